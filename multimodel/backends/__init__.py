@@ -1,0 +1,1 @@
+"""One file a backend; `registry.BACKENDS` names them and imports each on first use."""

@@ -1,0 +1,72 @@
+"""Which backends there are. Adding one is one file under backends/ and one row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+
+from .compute import Cores
+from .errors import InvalidModelId, MissingDependency
+from .settings import Settings
+from .types import Backend, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSource:
+    """Where a backend lives and what it needs."""
+
+    module: str  # imported on first use, never before; its `connect(spec, settings, cores)` returns the Backend
+    title: str  # how the model picker calls the group
+    package: str = ""  # what must be installed
+    install: str = ""  # how
+
+
+BACKENDS: dict[str, BackendSource] = {
+    "transformers": BackendSource(
+        "multimodel.backends.transformers", "Transformers", "transformers", "python -m pip install transformers torch"
+    ),
+    "gguf": BackendSource(
+        "multimodel.backends.gguf",
+        "GGUF (llama.cpp)",
+        "llama_cpp",
+        "install a C++ compiler, then python -m pip install llama-cpp-python",
+    ),
+    "openai": BackendSource("multimodel.backends.openai", "OpenAI", "openai", "python -m pip install openai"),
+    "hf-inference": BackendSource(
+        "multimodel.backends.hf_inference",
+        "Hugging Face Inference",
+        "huggingface_hub",
+        "python -m pip install huggingface_hub",
+    ),
+    "echo": BackendSource("multimodel.backends.echo", "Echo"),
+}
+
+
+def source(backend: str, settings: Settings) -> BackendSource:
+    """The row of a backend; a named endpoint is served by the `openai` module. Raises InvalidModelId."""
+    if backend in BACKENDS:
+        return BACKENDS[backend]
+    if settings.endpoint(backend):
+        return BACKENDS["openai"]
+    known = [*BACKENDS, *(e.name for e in settings.api.endpoints)]
+    near = get_close_matches(backend, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(known)}, or add it to ENDPOINTS in .env."
+    raise InvalidModelId(f"There is no backend called {backend!r}.", hint=hint)
+
+
+def missing(row: BackendSource) -> MissingDependency | None:
+    """The error of a backend whose package is not installed."""
+    if not row.package or find_spec(row.package):
+        return None
+    return MissingDependency(f"{row.title} needs the package {row.package}.", hint=f"To add it: {row.install}.")
+
+
+def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> Backend:
+    """The backend for a model, imported and checked. Raises ConfigError or LoadError."""
+    row = source(spec.id.backend, settings)
+    if error := missing(row):
+        raise error
+    backend: Backend = import_module(row.module).connect(spec, settings, cores)
+    return backend

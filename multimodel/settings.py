@@ -1,0 +1,144 @@
+"""The settings, a frozen value made once at the front door and handed down.
+
+Order: arguments, then the environment, then the file `.env` in the working directory, then the defaults. No other
+module reads the environment.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import InvalidSetting
+
+ROOT = Path(__file__).resolve().parents[1]
+RESERVED = frozenset({"echo", "openai", "hf-inference", "transformers", "gguf"})
+
+
+class Endpoint(BaseModel):
+    """A server of the OpenAI protocol: Ollama, LM Studio, llama-server, vLLM, TGI, a Ray Serve cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")  # becomes a backend: name:MODEL
+    base_url: str = Field(pattern=r"^https?://[^\s@]+$")
+    key_var: str = ""  # the variable that holds its key; empty: the server asks for none
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in RESERVED:
+            raise ValueError(f"{name!r} is the name of a built-in backend")
+        return name
+
+
+class Group(BaseSettings):
+    """Settings that belong together."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file=".env", populate_by_name=True)
+
+
+def _env(*names: str, **options: Any) -> Any:
+    return Field(validation_alias=AliasChoices(*names), **options)
+
+
+class ModelSettings(Group):
+    """Where models lie and how they are loaded."""
+
+    cache_dir: Path = _env("MODEL_CACHE_DIR", default=Path("model_cache"))
+    fine_tuned_dir: Path = _env("FINE_TUNED_DIR", default=Path("fine_tuned_models"))
+    assets_dir: Path = _env("MULTIMODEL_ASSETS_DIR", default=ROOT / "assets")
+    context_length: int = _env("MULTIMODEL_CONTEXT_LENGTH", default=4096, ge=64)
+    hub_url: str = _env("HF_ENDPOINT", default="https://huggingface.co")
+    offline: bool = _env("HF_HUB_OFFLINE", default=False)
+
+
+class ApiSettings(Group):
+    """Keys and addresses of remote services."""
+
+    openai_key: SecretStr | None = _env("OPENAI_API_KEY", default=None)
+    openai_base_url: str = _env("OPENAI_BASE_URL", default="https://api.openai.com/v1")
+    hf_token: SecretStr | None = _env("HUGGINGFACE_API_TOKEN", "HF_TOKEN", default=None)
+    hf_inference_url: str = _env("HF_INFERENCE_URL", default="")  # empty: the Hub's own router
+    endpoints: tuple[Endpoint, ...] = _env("ENDPOINTS", default=())
+    first_token_timeout: float = _env("MULTIMODEL_FIRST_TOKEN_TIMEOUT", default=120.0, gt=0)
+    stall_timeout: float = _env("MULTIMODEL_STALL_TIMEOUT", default=45.0, gt=0)
+    retries: int = _env("MULTIMODEL_RETRIES", default=2, ge=0, le=10)
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _not_empty(cls, url: str) -> str:
+        return url or "https://api.openai.com/v1"
+
+
+class ChatSettings(Group):
+    """What a new chat starts with."""
+
+    columns: tuple[str, ...] = _env("MULTIMODEL_COLUMNS", default=("transformers:guide", "gguf:guide"))
+    max_tokens: int = _env("MULTIMODEL_MAX_TOKENS", default=1024, ge=1)
+    temperature: float = _env("MULTIMODEL_TEMPERATURE", default=0.0, ge=0, le=2)
+    system_prompt: str = _env("MULTIMODEL_SYSTEM_PROMPT", default="")
+
+
+class PerformanceSettings(Group):
+    """How much of the machine to use."""
+
+    threads: int | None = _env("MULTIMODEL_THREADS", default=None, ge=1)  # None: all cores
+    updates_per_second: float = _env("MULTIMODEL_UPDATES_PER_SECOND", default=15.0, gt=0, le=15)
+
+
+class SecuritySettings(Group):
+    """Who may use the page."""
+
+    host: str = _env("MULTIMODEL_HOST", default="127.0.0.1")
+    port: int = _env("MULTIMODEL_PORT", default=7860, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = _env("MULTIMODEL_ALLOWED_HOSTS", default=())  # besides this machine's own names
+
+
+class Settings(BaseModel):
+    """All settings. `Settings(models=ModelSettings(cache_dir=...))` in a test needs nothing else."""
+
+    model_config = ConfigDict(frozen=True)
+
+    models: ModelSettings = Field(default_factory=ModelSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    chat: ChatSettings = Field(default_factory=ChatSettings)
+    performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
+    security: SecuritySettings = Field(default_factory=SecuritySettings)
+    environment: dict[str, SecretStr] = Field(default_factory=dict, repr=False)  # keys named by endpoints
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings of this environment. Raises InvalidSetting naming the variable."""
+        try:
+            settings = cls()
+            keys = {e.key_var: _variable(e.key_var) for e in settings.api.endpoints if e.key_var}
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidSetting(f"{where}: {first['msg']}.", hint="Correct it in .env or the environment.") from None
+        found = {name: SecretStr(value) for name, value in keys.items() if value}
+        return settings.model_copy(update={"environment": found})
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint of that name."""
+        return next((e for e in self.api.endpoints if e.name == name), None)
+
+
+def _variable(name: str) -> str:
+    """One variable of the environment or .env, by a name that only the settings know."""
+
+    class One(Group):
+        value: str = _env(name, default="")
+
+    return One().value
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings.load()

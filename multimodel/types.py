@@ -1,0 +1,277 @@
+"""The values that travel between floors. Standard library only; every type is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Protocol, Self
+
+from .errors import InvalidModelId, InvalidParameter, MultimodelError
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "stopped", "incomplete", "error"]
+"""Why an answer ended.
+
+The first four are the backend's own word. `stopped`: a person pressed Stop. `incomplete`: the stream ended without
+a finish reason, so the text may be cut. `error`: see the snapshot's error.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelId:
+    """Where a model is served and what it is called there.
+
+    >>> ModelId.parse("transformers:HuggingFaceTB/SmolLM2-135M-Instruct")
+    ModelId(backend='transformers', name='HuggingFaceTB/SmolLM2-135M-Instruct')
+    >>> str(ModelId("openai", "gpt-5-mini"))
+    'openai:gpt-5-mini'
+    """
+
+    backend: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The id written `backend:name`; the name may itself hold ":" and "/". Raises InvalidModelId."""
+        backend, colon, name = (part.strip() for part in text.strip().partition(":"))
+        if not (backend and colon and name):
+            raise InvalidModelId(f"{text!r} is not a model id.", hint="Write backend:name, for example gguf:guide.")
+        return cls(backend, name)
+
+    def __str__(self) -> str:
+        return f"{self.backend}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How a local model is brought into memory; remote backends ignore it."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    context_length: int | None = None  # tokens; None: the model's own, at most 4096
+    gpu_layers: int | None = None  # GGUF only; None: all where there is a GPU
+    revision: str | None = None  # a branch, tag or commit on the Hub
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model and how to load it."""
+
+    id: ModelId
+    load: LoadOptions = LoadOptions()
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "max_tokens": (1, 131_072),
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "top_k": (0, 1_000),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.5, 2.0),
+    "seed": (0, 2**31 - 1),
+}
+"""Lowest and highest value of each sampling parameter; the sliders read the same table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """Generation options. None means "not set": the field is left out of the request.
+
+    >>> SamplingParams(temperature=0.7).merge(SamplingParams(seed=1)).asdict()
+    {'temperature': 0.7, 'seed': 1}
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None  # 0: greedy
+    top_p: float | None = None  # 1: off
+    top_k: int | None = None  # 0: off
+    min_p: float | None = None  # 0: off
+    repetition_penalty: float | None = None  # 1: off
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InvalidParameter(f"{name} is {value}.", hint=f"Choose a value from {low:g} to {high:g}.")
+
+    def asdict(self) -> dict[str, Any]:
+        """Only the fields that are set."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+    def merge(self, other: SamplingParams) -> SamplingParams:
+        """A copy in which the set fields of `other` win."""
+        return replace(self, **other.asdict())
+
+    def only(self, supported: frozenset[str]) -> SamplingParams:
+        """A copy without the fields a backend does not take."""
+        return SamplingParams(**{k: v for k, v in self.asdict().items() if k in supported})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the backend reports them.
+
+    >>> (Usage(5, 3) + Usage(1, 1)).total_tokens
+    10
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = False  # True where the backend does not report and we counted
+    reused_tokens: int = 0  # of input_tokens: not evaluated again, thanks to a cached prefix
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.estimated or other.estimated,
+            self.reused_tokens + other.reused_tokens,
+        )
+
+
+StageName = Literal["queued", "downloading", "starting", "loading", "reading", "retrying"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What an answer is waiting for before its first token."""
+
+    name: StageName
+    detail: str = ""  # one short sentence for the person
+    fraction: float | None = None  # 0..1 where progress is known
+    seconds: float | None = None  # time left where it is known
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a streamed answer. The last one, and only it, has a finish_reason.
+
+    An empty Chunk is a heartbeat: a stream that waits yields one at least every quarter of a second, so that closing
+    it takes effect at once.
+    """
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None  # None: unknown, which is not zero
+    reasoning: str = ""  # thoughts, where the backend tells them apart from the answer
+    stage: Stage | None = None
+    note: str = ""  # something the person should know about this answer
+    at: float | None = None  # time.perf_counter() where the piece arrived; it is one clock for all processes of a machine
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds on one monotonic clock (time.perf_counter).
+
+    >>> t = Timing(started=10.0, first_token=10.5, last_token=12.5)
+    >>> t.ttft, t.total, t.tokens_per_second(21)
+    (0.5, 2.5, 10.0)
+    """
+
+    started: float  # when the model was asked: after loading, or after the last retry's wait
+    first_token: float | None = None  # first visible text, the same for every backend
+    last_token: float | None = None
+    loading: float = 0.0  # seconds of downloading, starting and loading before `started`
+
+    @property
+    def ttft(self) -> float | None:
+        """Time to first token, in seconds."""
+        return None if self.first_token is None else self.first_token - self.started
+
+    @property
+    def total(self) -> float | None:
+        """From the request to the last token seen, in seconds."""
+        return None if self.last_token is None else self.last_token - self.started
+
+    def tokens_per_second(self, output_tokens: int) -> float | None:
+        """Decoding speed, the inverse of TPOT: tokens after the first over the time after the first."""
+        if self.first_token is None or self.last_token is None or output_tokens < 2:
+            return None
+        decoding = self.last_token - self.first_token
+        return (output_tokens - 1) / decoding if decoding > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An answer as it stands. Each one replaces the one before."""
+
+    model: ModelId
+    text: str
+    timing: Timing
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    error: MultimodelError | None = None
+    stage: Stage | None = None  # set while nothing has been said yet
+    reasoning: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        return self.finish_reason is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend takes. The face greys out the rest; the backend drops the rest."""
+
+    params: frozenset[str]  # field names of SamplingParams
+    local: bool
+    reports_usage: bool = True
+    system_role: bool = True
+    key_var: str | None = None  # for example OPENAI_API_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """How much of a model's context a conversation takes, before it is sent."""
+
+    tokens: int
+    context_length: int
+    dropped: int = 0  # messages, oldest first, that would be left out to make it fit
+    estimated: bool = False
+
+
+class Backend(Protocol):
+    """One connected model. Connecting is cheap: what takes time happens inside `stream`, in stages."""
+
+    model: ModelId
+    capabilities: Capabilities
+
+    def stream(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
+        """Stages, text chunks, then one final chunk. Raises only MultimodelError. Closing it stops the work."""
+        ...
+
+    def measure(self, messages: Sequence[Message]) -> PromptSize | None:
+        """The size of a prompt, where it is known without asking anyone; None elsewhere."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory or connections. Safe to call twice."""
+        ...
+
+
+def collect(chunks: Iterable[Chunk]) -> tuple[str, Chunk]:
+    """The whole text, and the final chunk.
+
+    >>> text, last = collect([Chunk("Hel"), Chunk("lo"), Chunk(finish_reason="stop")])
+    >>> text, last.finish_reason
+    ('Hello', 'stop')
+    """
+    parts, last = [], Chunk()
+    for last in chunks:
+        parts.append(last.text)
+    return "".join(parts), last

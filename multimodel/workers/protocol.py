@@ -1,0 +1,132 @@
+"""What the app and a model's child process say to each other: one JSON object a line, both ways.
+
+Commands (app to child):
+
+    {"op": "load", "runtime": "llama" | "torch", "path": str, "options": {LoadOptions}, "threads": int}
+    {"op": "generate", "id": int, "messages": [{"role", "content"}], "params": {SamplingParams, set fields only}}
+    {"op": "cancel", "id": int}
+    {"op": "measure", "id": int, "messages": [...]}
+    {"op": "threads", "count": int}
+
+End of input ends the child. Events (child to app); `at` is time.perf_counter(), one clock for both processes:
+
+    {"event": "progress", "stage": "starting" | "loading", "fraction": float | null, "detail": str}
+    {"event": "ready", "facts": {Facts}}
+    {"event": "started", "id": int, "at": float}                      admitted: the clock of TTFT starts
+    {"event": "reading", "id": int, "fraction": float}                prefill of a long prompt
+    {"event": "text", "id": int, "text": str, "at": float}
+    {"event": "note", "id": int, "text": str}
+    {"event": "done", "id": int, "finish_reason": str, "usage": {Usage}, "at": float}
+    {"event": "size", "id": int, "size": {PromptSize}}
+    {"event": "error", "id": int | null, "type": str, "message": str, "hint": str}    null: loading failed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, Protocol
+
+from ..types import Message, PromptSize, SamplingParams
+
+Frame = dict[str, Any]
+
+
+def encode(frame: Frame) -> bytes:
+    """One line. Lone surrogates of a tokenizer cannot break it: JSON escapes them.
+
+    >>> encode({"op": "cancel", "id": 1})
+    b'{"op":"cancel","id":1}\\n'
+    """
+    return json.dumps(frame, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def read(stream: BinaryIO) -> Frame | None:
+    """The next frame; None at the end of the stream."""
+    line = stream.readline()
+    return json.loads(line) if line.endswith(b"\n") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a child learnt of its model while loading it."""
+
+    context_length: int
+    device: str
+    dtype: str
+    parameters: int
+    template: str  # "own": the model's chat template; "plain": it has none, so it continues plain text
+    memory: int  # resident bytes of the child once loaded
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer asked of a runtime."""
+
+    id: int
+    messages: tuple[Message, ...]
+    params: SamplingParams
+
+
+class Runtime(Protocol):
+    """A loaded model that advances all its active requests one step at a time. Single-threaded; owned by the scheduler.
+
+    The events are frames of this module, without `at`: the scheduler stamps them as they leave.
+    """
+
+    facts: Facts
+
+    def admit(self, request: Request) -> list[Frame]:
+        """Take the request in: render and tokenize its prompt, find what a cache already holds. Notes, if any.
+
+        Raises MultimodelError (ContextLengthExceeded, BadRequest) and is then unchanged.
+        """
+        ...
+
+    def step(self) -> list[Frame]:
+        """One forward pass over all active requests: a piece of someone's prompt, or one token each."""
+        ...
+
+    def drop(self, id: int) -> None:
+        """Forget a request, finished or not; its cache may be kept for reuse. Unknown ids are ignored."""
+        ...
+
+    def active(self) -> int:
+        """How many requests are neither finished nor dropped."""
+        ...
+
+    def measure(self, messages: Sequence[Message]) -> PromptSize:
+        """How many tokens the rendered conversation takes."""
+        ...
+
+    def set_threads(self, count: int) -> None:
+        """Use this many processor threads from the next step on."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the process exit would not."""
+        ...
+
+
+def request_from(frame: Frame) -> Request:
+    """The Request of a `generate` command."""
+    params = dict(frame["params"])
+    if "stop" in params:
+        params["stop"] = tuple(params["stop"])
+    return Request(frame["id"], messages_from(frame), SamplingParams(**params))
+
+
+def messages_from(frame: Frame) -> tuple[Message, ...]:
+    """The messages of a command."""
+    return tuple(Message(m["role"], m["content"]) for m in frame["messages"])
+
+
+def as_frames(messages: Sequence[Message]) -> list[Frame]:
+    """Messages in their wire form.
+
+    >>> as_frames([Message("user", "hi")])
+    [{'role': 'user', 'content': 'hi'}]
+    """
+    return [asdict(message) for message in messages]
