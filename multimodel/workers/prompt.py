@@ -1,0 +1,106 @@
+"""From a conversation to the text a model reads: what both runtimes do with a chat template, and without one."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+
+from ..errors import BadRequest, BrokenFile
+from ..types import Message
+
+PLAIN_NOTE = "This model has no chat template; it continues plain text."
+TEMPLATE_SECONDS = 2.0  # a template is code of the model's author, and a one-line loop can run for hours
+
+
+def plain_prompt(messages: Sequence[Message]) -> str:
+    """The text that a model without a chat template continues.
+
+    >>> plain_prompt([Message("system", "A tale."), Message("user", "Once upon a time")])
+    'A tale.\\nOnce upon a time'
+    """
+    return "\n".join(message.content for message in messages if message.content)
+
+
+def without_specials(messages: Sequence[Message], specials: Iterable[str]) -> tuple[Message, ...]:
+    """The messages without the special tokens of the model: typed text must not end a turn or begin another.
+
+    >>> without_specials([Message("user", "a<|e<|end|>nd|>b")], ["<|end|>"])[0].content
+    'ab'
+    """
+    longest_first = sorted(filter(None, specials), key=len, reverse=True)
+    if not longest_first:
+        return tuple(messages)
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    return tuple(replace(message, content=_strip(pattern, message.content)) for message in messages)
+
+
+def _strip(pattern: re.Pattern[str], text: str) -> str:
+    while (shorter := pattern.sub("", text)) != text:  # taking one out can join the halves of another
+        text = shorter
+    return text
+
+
+def system_folded(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The system text moved into the first user turn, for templates that refuse the system role.
+
+    >>> system_folded([Message("system", "Be brief."), Message("user", "hi")])
+    (Message(role='user', content='Be brief.\\n\\nhi'),)
+    """
+    system = "\n\n".join(m.content for m in messages if m.role == "system")
+    turns = [m for m in messages if m.role != "system"]
+    at = next((i for i, m in enumerate(turns) if m.role == "user"), None)
+    if at is not None and system:
+        turns[at] = replace(turns[at], content=f"{system}\n\n{turns[at].content}")
+    return tuple(turns)
+
+
+def render(template: Callable[[Sequence[Message]], str], messages: Sequence[Message]) -> str:
+    """What the model's own template makes of the messages, within two seconds.
+
+    A template that refuses the system role gets the system text inside the first user turn. Raises BadRequest with
+    the template's own words where it refuses the conversation, BrokenFile where it does not work at all.
+    """
+    from jinja2.exceptions import SecurityError, TemplateError  # what both libraries render templates with
+
+    try:
+        with time_limit(TEMPLATE_SECONDS):
+            try:
+                return template(messages)
+            except SecurityError:
+                raise
+            except TemplateError:
+                if not any(m.role == "system" for m in messages):
+                    raise
+                return template(system_folded(messages))
+    except SecurityError as error:
+        raise BrokenFile(f"The chat template does what it may not: {error}", hint="Choose another model.") from error
+    except TemplateError as error:
+        raise BadRequest(f"The chat template refuses this conversation: {error}", hint="Start a new chat.") from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError) as error:
+        raise BrokenFile(f"The chat template does not work: {error!r}", hint="Choose another model.") from error
+
+
+@contextmanager
+def time_limit(seconds: float) -> Generator[None]:
+    """Raise BrokenFile in the block once the time is over. Needs the main thread; elsewhere there is no limit."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _too_slow)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _too_slow(number: int, frame: FrameType | None) -> None:
+    raise BrokenFile(
+        f"The chat template of this model runs longer than {TEMPLATE_SECONDS:g} s.", hint="Choose another model."
+    )
