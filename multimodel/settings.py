@@ -6,6 +6,8 @@ module reads the environment.
 
 from __future__ import annotations
 
+import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -142,3 +144,11 @@ def _variable(name: str) -> str:
 def settings() -> Settings:
     """The settings of this process, read once."""
     return Settings.load()
+
+
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a process that reads files of others: everything but what looks like a secret."""
+    return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}

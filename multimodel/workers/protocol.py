@@ -28,9 +28,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Protocol
 
+from ..errors import MultimodelError, NotEnoughMemory, by_name
 from ..types import Message, PromptSize, SamplingParams
 
 Frame = dict[str, Any]
+SLOTS = 8  # answers a child works on at once; more wait their turn
 
 
 def encode(frame: Frame) -> bytes:
@@ -130,3 +132,28 @@ def as_frames(messages: Sequence[Message]) -> list[Frame]:
     [{'role': 'user', 'content': 'hi'}]
     """
     return [asdict(message) for message in messages]
+
+
+def error_frame(id: int | None, error: BaseException) -> Frame:
+    """An exception in its wire form, by class name; one that is none of ours becomes NotEnoughMemory or Unexpected.
+
+    >>> error_frame(1, MemoryError())["type"], error_frame(1, KeyError("x"))["type"]
+    ('NotEnoughMemory', 'Unexpected')
+    """
+    own = _own(error)
+    return {"event": "error", "id": id, "type": type(own).__name__, "message": str(own), "hint": own.hint}
+
+
+def error_from(frame: Frame) -> MultimodelError:
+    """The exception of an `error` event."""
+    return by_name(frame["type"])(frame["message"], hint=frame["hint"])
+
+
+def _own(error: BaseException) -> MultimodelError:
+    if isinstance(error, MultimodelError):
+        return error
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        hint = "Close other models or programs, choose a smaller model, or a shorter context length."
+        return NotEnoughMemory("The model ran out of memory.", hint=hint)
+    return by_name("Unexpected")(f"{type(error).__name__}: {error}", hint="Try again; if it stays, report it.")

@@ -1,0 +1,231 @@
+"""The app's end of a model's child process: start it, talk to it, notice its death, end it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import BinaryIO, cast
+
+import psutil
+
+from ..errors import WorkerCrashed
+from ..settings import ROOT, child_environment
+from ..types import LoadOptions, Message, PromptSize, SamplingParams
+from .protocol import Facts, Frame, as_frames, encode, error_frame, error_from, read
+
+HEARTBEAT = 0.2  # seconds: how long a wait goes on before the one who waits may change their mind
+GRACE = 2.0  # seconds: how long a child may take to end by itself
+STDERR_KEPT = 4096  # bytes
+
+LOADING = 0  # the id under which the events of `load` are routed; requests count from one
+
+
+class Worker:
+    """One child process. Several threads may ask at once; each has its own queue of events."""
+
+    def __init__(self, name: str, *, threads: int) -> None:
+        """Start the child for the model called `name`; `threads` is its first share of the cores."""
+        self.name = name
+        self.facts: Facts | None = None  # known once loaded
+        self._threads = threads
+        self._ids = itertools.count(1)
+        self._lock = Lock()  # the queues: between the threads that ask and the reader
+        self._writing = Lock()  # the pipe to the child: between the threads that ask and the one that closes
+        self._queues: dict[int, SimpleQueue[Frame]] = {}
+        self._ended: Frame | None = None  # why no more events will come
+        self._closing = False
+        self._said: deque[bytes] = deque(maxlen=64)  # the last lines of its standard error
+        self._process = _spawn(threads)
+        pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self._stdin, self._stdout, self._stderr = (cast(BinaryIO, pipe) for pipe in pipes)
+        self._readers = [Thread(target=target, daemon=True) for target in (self._read_events, self._read_stderr)]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return self._ended is None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the child."""
+        return self._process.pid
+
+    def memory(self) -> int:
+        """Resident bytes of the child; 0 once it has ended."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss) if self.alive else 0
+        except psutil.Error:
+            return 0
+
+    def load(self, runtime: str, path: Path, options: LoadOptions) -> Generator[Frame | None]:
+        """Bring the model in: `progress` events, and None every HEARTBEAT while there is none.
+
+        Raises what the child raised, or WorkerCrashed. Afterwards `facts` is set.
+        """
+        command = {"op": "load", "runtime": runtime, "path": str(path), "options": asdict(options)}
+        for event in self._ask(LOADING, command | {"threads": self._threads}):
+            if event and event["event"] == "ready":
+                self.facts = Facts(**event["facts"] | {"notes": tuple(event["facts"]["notes"])})
+                return
+            yield event
+
+    def generate(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Frame | None]:
+        """The events of one answer up to `done`, and None every HEARTBEAT while there is none. Closing it cancels.
+
+        Raises what the child raised, or WorkerCrashed.
+        """
+        id = next(self._ids)
+        command = {"op": "generate", "id": id, "messages": as_frames(messages), "params": params.asdict()}
+        finished = False
+        try:
+            for event in self._ask(id, command):
+                finished = event is not None and event["event"] == "done"
+                yield event
+                if finished:
+                    return
+        except Exception:
+            finished = True
+            raise
+        finally:
+            if not finished:
+                self._send({"op": "cancel", "id": id})
+
+    def measure(self, messages: Sequence[Message], timeout: float = GRACE) -> PromptSize | None:
+        """The size of a prompt; None where the child is too busy to say in time."""
+        id = next(self._ids)
+        beats = itertools.count(1)
+        for event in self._ask(id, {"op": "measure", "id": id, "messages": as_frames(messages)}):
+            if event:
+                return PromptSize(**event["size"])
+            if next(beats) * HEARTBEAT >= timeout:
+                break
+        return None
+
+    def set_threads(self, count: int) -> None:
+        """Tell the child its share of the cores."""
+        if count != self._threads:
+            self._threads = count
+            self._send({"op": "threads", "count": count})
+
+    def close(self, grace: float = GRACE) -> None:
+        """End the child: ask, after `grace` seconds terminate, then kill. Safe to call twice, from any thread."""
+        self._closing = True
+        if self._writing.acquire(timeout=grace):  # a child that reads no more may block the one who writes
+            with suppress(OSError):
+                self._stdin.close()
+            self._writing.release()
+        for end in (None, self._process.terminate, self._process.kill):
+            if end:
+                end()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
+                break
+        for reader in self._readers:
+            reader.join(GRACE)
+
+    def _ask(self, id: int, command: Frame) -> Generator[Frame | None]:
+        """Send a command and hand out the events of its id; an `error` event is raised."""
+        queue: SimpleQueue[Frame] = SimpleQueue()
+        with self._lock:
+            self._queues[id] = queue
+            if self._ended:
+                queue.put(self._ended)
+        try:
+            self._send(command)
+            while True:
+                event = _next(queue)
+                if event and event["event"] == "error":
+                    raise error_from(event)
+                yield event
+        finally:
+            with self._lock:
+                self._queues.pop(id, None)
+
+    def _send(self, command: Frame) -> None:
+        with suppress(OSError, ValueError), self._writing:  # a dead child is reported by the reader
+            self._stdin.write(encode(command))
+            self._stdin.flush()
+
+    def _read_events(self) -> None:
+        with self._stdout, suppress(ValueError):  # a dying child may not have finished its last line
+            while event := read(self._stdout):
+                with self._lock:
+                    queue = self._queues.get(event.get("id") or LOADING)
+                if queue:
+                    queue.put(event)
+        self._end()
+
+    def _end(self) -> None:
+        """Collect the child, which has closed its output, and tell everyone who waits."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE)
+        if self._process.poll() is None:
+            self._process.kill()
+        code = self._process.wait()
+        self._readers[1].join(GRACE)
+        with self._lock:
+            self._ended = error_frame(None, self._obituary(code))
+            for queue in self._queues.values():
+                queue.put(self._ended)
+
+    def _obituary(self, code: int) -> WorkerCrashed:
+        if self._closing:
+            return WorkerCrashed(f"{self.name} was unloaded.", hint="Send the prompt again to load it.")
+        said = b"".join(self._said)[-STDERR_KEPT:].decode("utf-8", "replace").strip().splitlines()
+        last = f" Its last words: {said[-1][:300]}" if said else ""
+        hint = "Send the prompt again to start it anew. If it ends again, the file may be damaged or memory short."
+        return WorkerCrashed(f"The process of {self.name} ended ({_reason(code)}).{last}", hint=hint)
+
+    def _read_stderr(self) -> None:
+        with self._stderr:
+            for line in iter(lambda: self._stderr.readline(STDERR_KEPT), b""):
+                self._said.append(line)
+
+
+def _spawn(threads: int) -> subprocess.Popen[bytes]:
+    own = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), child_environment().get("PYTHONPATH", "")])),
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "multimodel.workers.child"],  # -P: a file in the folder cannot pose as a module
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment() | own,
+    )
+
+
+def _next(queue: SimpleQueue[Frame]) -> Frame | None:
+    try:
+        return queue.get(timeout=HEARTBEAT)
+    except Empty:
+        return None
+
+
+def _reason(code: int) -> str:
+    """How a process ended, by the name of its signal.
+
+    >>> _reason(-11), _reason(3)
+    ('SIGSEGV', 'exit code 3')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
