@@ -24,12 +24,13 @@ End of input ends the child. Events (child to app); `at` is time.perf_counter(),
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..errors import MultimodelError, NotEnoughMemory, by_name
-from ..types import Message, PromptSize, SamplingParams
+from ..types import LoadOptions, Message, PromptSize, SamplingParams, StageName
 
 Frame = dict[str, Any]
 SLOTS = 8  # answers a child works on at once; more wait their turn
@@ -88,7 +89,10 @@ class Runtime(Protocol):
         ...
 
     def step(self) -> list[Frame]:
-        """One forward pass over all active requests: a piece of someone's prompt, or one token each."""
+        """One forward pass over all active requests: a piece of someone's prompt, or one token each.
+
+        A request is over with its `done` or `error` event; what it raises instead ends all active requests.
+        """
         ...
 
     def drop(self, id: int) -> None:
@@ -109,6 +113,18 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Give back what the process exit would not."""
+        ...
+
+
+Progress = Callable[[StageName, float | None, str], None]
+"""Tells the app how far loading is: "starting" or "loading", a fraction where it is known, a detail or ""."""
+
+
+class RuntimeModule(Protocol):
+    """What a module `workers/NAME.py` offers, so that `"runtime": NAME` loads it."""
+
+    def load(self, path: Path, options: LoadOptions, threads: int, progress: Progress) -> Runtime:
+        """The model of a file or folder, in memory. Raises LoadError."""
         ...
 
 

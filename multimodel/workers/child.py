@@ -1,0 +1,115 @@
+"""The child process of one local model: `python -m multimodel.workers.child`, spoken to as in `protocol`.
+
+A damaged file can kill an interpreter and a model's own code can loop, so neither happens in the app.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import BinaryIO, cast
+
+from ..types import LoadOptions, StageName
+from .protocol import Frame, Runtime, RuntimeModule, encode, error_frame, read
+from .scheduler import Scheduler
+
+RUNTIMES = frozenset({"llama", "torch"})
+LINGER = 2.0  # seconds that a step may take to end once the app is gone
+
+Commands = SimpleQueue[Frame | None]
+Send = Callable[[Sequence[Frame]], None]
+
+
+def main() -> None:
+    """Load the model, then answer until the input ends."""
+    _quiet()
+    commands: Commands = SimpleQueue()
+    stdin, send = _pipes()
+    Thread(target=_listen, args=(stdin, commands), daemon=True).start()
+    first = commands.get()
+    if first is None:
+        return
+    try:
+        runtime = _load(first, send)
+    except Exception as error:
+        send([error_frame(None, error)])
+        return
+    try:
+        serve(runtime, commands, send)
+    except BrokenPipeError:  # the app is gone
+        pass
+    finally:
+        runtime.close()
+
+
+def serve(runtime: Runtime, commands: Commands, send: Send) -> None:
+    """Obey commands between steps until None comes; sleep while there is nothing to do."""
+    scheduler = Scheduler(runtime, send)
+    while True:
+        try:
+            command = commands.get(block=not scheduler.busy)
+        except Empty:
+            scheduler.step()
+            continue
+        if command is None:
+            return
+        scheduler.handle(command)
+
+
+def _load(command: Frame, send: Send) -> Runtime:
+    def progress(stage: StageName, fraction: float | None, detail: str) -> None:
+        send([{"event": "progress", "stage": stage, "fraction": fraction, "detail": detail}])
+
+    name = command["runtime"]
+    if name not in RUNTIMES:
+        raise ValueError(f"There is no runtime {name!r}.")
+    progress("starting", None, "")
+    module = cast(RuntimeModule, import_module(f"multimodel.workers.{name}"))
+    path, options = Path(command["path"]), LoadOptions(**command["options"])
+    runtime = module.load(path, options, command["threads"], progress)
+    send([{"event": "ready", "facts": asdict(runtime.facts)}])
+    return runtime
+
+
+def _quiet() -> None:
+    """Ctrl+C is for the app, which then ends its children; a crash leaves no core file with conversations in it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _pipes() -> tuple[BinaryIO, Send]:
+    """The commands and the way back. What else writes to standard output, native code too, goes to standard error."""
+    stdin = os.fdopen(os.dup(0), "rb")
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+    def send(events: Sequence[Frame]) -> None:
+        stdout.write(b"".join(map(encode, events)))
+        stdout.flush()
+
+    return stdin, send
+
+
+def _listen(stdin: BinaryIO, commands: Commands) -> None:
+    while command := read(stdin):
+        commands.put(command)
+    commands.put(None)
+    time.sleep(LINGER)
+    os._exit(0)  # loading or a long step in native code does not look at the queue
+
+
+if __name__ == "__main__":
+    main()
