@@ -18,7 +18,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 Kind = Literal["mps", "cuda", "cpu"]
 CGROUP = Path("/sys/fs/cgroup")

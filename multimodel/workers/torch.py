@@ -1,0 +1,200 @@
+"""A transformers model that answers several requests at once, one token of each a step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import BadRequest
+from ..types import FinishReason, LoadOptions, Message, PromptSize, Usage
+from .fit import fit, left_out, measured, reserve
+from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
+from .protocol import Frame, Progress, Request, error_frame
+from .text import TextStream
+from .torch_cache import PrefixStore
+from .torch_load import Loaded, load_folder
+from .torch_sampling import Sampler
+
+PIECE = 256  # tokens of a prompt evaluated in one step, so that Stop and other answers wait for no more than that
+KEPT_CACHES = 512 << 20  # bytes for the caches of finished answers
+TAIL = 8  # prompt tokens that decide how a decoder begins the answer
+
+
+def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> TorchRuntime:
+    """The model in the folder `path`, in memory. Raises LoadError."""
+    torch.set_num_threads(threads)
+    return TorchRuntime(load_folder(path, options, progress))
+
+
+@dataclass(slots=True)
+class Answer:
+    """A request under way."""
+
+    id: int
+    tokens: list[int]  # prompt and answer
+    prompt: int  # how many of them are the prompt
+    evaluated: int  # how many of them the cache holds
+    reused: int  # how many of those it held from the start
+    cache: Any
+    sampler: Sampler
+    text: TextStream
+    most: int  # tokens in all at which the answer ends
+    over: bool = field(default=False)
+
+    @property
+    def reading(self) -> bool:
+        return self.evaluated < self.prompt
+
+    def usage(self) -> Usage:
+        return Usage(self.prompt, len(self.tokens) - self.prompt, reused_tokens=self.reused)
+
+
+class TorchRuntime:
+    """See `protocol.Runtime`."""
+
+    def __init__(self, loaded: Loaded, kept_caches: int = KEPT_CACHES) -> None:
+        """`kept_caches`: bytes to spend on the caches of finished answers."""
+        self.facts = loaded.facts
+        self._model = loaded.model
+        self._tokenizer = loaded.tokenizer
+        self._ends = loaded.ends
+        self._decode = _decoder(loaded.tokenizer)
+        self._specials = [t.content for t in loaded.tokenizer.added_tokens_decoder.values() if t.special]
+        self._store = PrefixStore(loaded.model.config, kept_caches)
+        self._answers: dict[int, Answer] = {}
+        takes = inspect.signature(loaded.model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+
+    def admit(self, request: Request) -> list[Frame]:
+        """See `protocol.Runtime`."""
+        context, asked = self.facts.context_length, request.params.max_tokens
+        fitted = fit(request.messages, self._count, context, reserve(asked, context))
+        tokens = self._tokens(fitted.kept)
+        if not tokens:
+            raise BadRequest("There is nothing to answer.", hint="Write a prompt.")
+        start = self._store.take(tokens)
+        self._answers[request.id] = Answer(
+            id=request.id,
+            tokens=tokens,
+            prompt=len(tokens),
+            evaluated=len(start.tokens),
+            reused=len(start.tokens),
+            cache=start.cache,
+            sampler=Sampler(request.params, self.facts.device),
+            text=TextStream(self._decode, tokens[-TAIL:], request.params.stop or ()),
+            most=min(context, len(tokens) + (asked or context)),
+        )
+        return [_note(request.id, text) for text in self._notes(fitted.dropped)]
+
+    def step(self) -> list[Frame]:
+        """See `protocol.Runtime`."""
+        frames: list[Frame] = []
+        with torch.inference_mode():
+            read_one = False
+            for answer in [answer for answer in self._answers.values() if not answer.over]:
+                if answer.reading and read_one:
+                    continue
+                read_one = read_one or answer.reading
+                try:
+                    frames += self._advance(answer)
+                except Exception as error:  # a fault of this answer; the others go on
+                    answer.over = True
+                    frames.append(error_frame(answer.id, error))
+        return frames
+
+    def drop(self, id: int) -> None:
+        """See `protocol.Runtime`."""
+        answer = self._answers.pop(id, None)
+        if answer and answer.evaluated:
+            self._store.keep(answer.tokens[: answer.evaluated], answer.cache)
+
+    def active(self) -> int:
+        """See `protocol.Runtime`."""
+        return sum(not answer.over for answer in self._answers.values())
+
+    def measure(self, messages: Sequence[Message]) -> PromptSize:
+        """See `protocol.Runtime`."""
+        return measured(messages, self._count, self.facts.context_length)
+
+    def set_threads(self, count: int) -> None:
+        """See `protocol.Runtime`."""
+        torch.set_num_threads(count)
+
+    def close(self) -> None:
+        """See `protocol.Runtime`."""
+        self._answers.clear()
+
+    def _advance(self, answer: Answer) -> list[Frame]:
+        """Evaluate a piece of the prompt, or the newest token; once the prompt is through, choose the next token."""
+        end = min(answer.evaluated + PIECE, len(answer.tokens))
+        logits = self._forward(answer.tokens[answer.evaluated : end], answer.cache)
+        answer.evaluated = end
+        if end < len(answer.tokens):
+            return [{"event": "reading", "id": answer.id, "fraction": end / answer.prompt}]
+        return self._accept(answer, answer.sampler.pick(logits, answer.tokens))
+
+    def _forward(self, tokens: Sequence[int], cache: Any) -> torch.Tensor:
+        """The logits after the last of `tokens`, shape (vocabulary,); the cache then holds them too."""
+        ids = torch.tensor([tokens], device=self.facts.device)
+        out = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only)
+        logits: torch.Tensor = out.logits[0, -1]
+        return logits
+
+    def _accept(self, answer: Answer, token: int) -> list[Frame]:
+        """Say the token, and end the answer where it ends."""
+        if token in self._ends:
+            return self._finish(answer, answer.text.rest(), "stop")
+        answer.tokens.append(token)
+        text = answer.text.push(token)
+        if answer.text.stopped:
+            return self._finish(answer, text, "stop")
+        if len(answer.tokens) >= answer.most:
+            rest = answer.text.rest()
+            return self._finish(answer, text + rest, "stop" if answer.text.stopped else "length")
+        return [_text(answer.id, text)] if text else []
+
+    def _finish(self, answer: Answer, text: str, reason: FinishReason) -> list[Frame]:
+        answer.over = True
+        done = {"event": "done", "id": answer.id, "finish_reason": reason, "usage": asdict(answer.usage())}
+        return [_text(answer.id, text), done] if text else [done]
+
+    def _count(self, messages: Sequence[Message]) -> int:
+        return len(self._tokens(messages))
+
+    def _tokens(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt. A chat template writes the special tokens itself; plain text gets the tokenizer's own."""
+        clean = without_specials(messages, self._specials)
+        if self.facts.template == "own":
+            ids = self._tokenizer(render(self._template, clean), add_special_tokens=False).input_ids
+        else:
+            ids = self._tokenizer(plain_prompt(clean)).input_ids
+        return list(ids)
+
+    def _template(self, messages: Sequence[Message]) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def _notes(self, dropped: int) -> list[str]:
+        plain = [] if self.facts.template == "own" else [PLAIN_NOTE]
+        return [*plain, *([left_out(dropped)] if dropped else [])]
+
+
+def _decoder(tokenizer: Any) -> Any:
+    """Tokens to text without special tokens; the fast tokenizers are asked directly, several times a token."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is not None:
+        return lambda ids: fast.decode(list(ids), skip_special_tokens=True)
+    return lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _text(id: int, text: str) -> Frame:
+    return {"event": "text", "id": id, "text": text}
+
+
+def _note(id: int, text: str) -> Frame:
+    return {"event": "note", "id": id, "text": text}

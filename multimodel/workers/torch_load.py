@@ -1,0 +1,240 @@
+"""Bring a folder of a transformers model into memory, or refuse it with the reason."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from .. import folder as files
+from ..errors import BrokenFile, MissingDependency, MultimodelError, NotEnoughMemory
+from ..hardware import Device, detect
+from ..types import LoadOptions
+from .protocol import Facts, Progress
+
+DEFAULT_CONTEXT = 4096  # tokens, where neither the person nor the model says less
+SMALL_MODEL = 1 << 30  # bytes in float32: below, a shorter format saves little and costs likeness to the GGUF engine
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of one number
+HEADROOM = 1.1  # activations and the library's own buffers
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to run."""
+
+    model: Any
+    tokenizer: Any
+    facts: Facts
+    ends: frozenset[int]  # token ids that end an answer
+
+
+def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loaded:
+    """The model in `folder`. Raises LoadError or MissingDependency."""
+    progress("loading", 0.0, "reading the configuration")
+    config = _config(folder)
+    context = _context_length(config, options)
+    progress("loading", 0.0, "reading the tokenizer")
+    tokenizer = _tokenizer(folder)
+    device, dtype, note = _place(folder, config, context, options)
+    model = _model(folder, config, device, dtype, progress)
+    _check_vocabulary(model, tokenizer)
+    facts = Facts(
+        context_length=context,
+        device=device.kind,
+        dtype=dtype,
+        parameters=sum(p.numel() for p in model.parameters()),
+        template="own" if tokenizer.chat_template else "plain",
+        memory=_resident(),
+        notes=(note,) if note else (),
+    )
+    return Loaded(model, tokenizer, facts, _ends(model, tokenizer))
+
+
+@contextmanager
+def _own_errors(what: str) -> Generator[None]:
+    """The library's many ways to say that a file is not what it should be, as ours."""
+    try:
+        yield
+    except (MultimodelError, MemoryError):
+        raise
+    except ImportError as error:
+        raise MissingDependency(f"{what} needs a package: {_first_line(error)}", hint="Install it.") from error
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenFile(f"{what} cannot be loaded: {_first_line(error)}", hint=files.DOWNLOAD_AGAIN) from error
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate" in str(error):
+            raise
+        raise BrokenFile(f"{what} does not fit together: {_first_line(error)}", hint=files.DOWNLOAD_AGAIN) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def _config(folder: Path) -> Any:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    files.check_names(names, folder.name)
+    files.check_safe(folder)
+    with _own_errors(files.CONFIG):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _context_length(config: Any, options: LoadOptions) -> int:
+    own = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or DEFAULT_CONTEXT
+    return int(min(own, options.context_length or DEFAULT_CONTEXT))
+
+
+def _tokenizer(folder: Path) -> Any:
+    with _own_errors("The tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if not len(tokenizer):  # the library makes an empty one where the files are missing
+        raise BrokenFile("The tokenizer is empty.", hint=files.DOWNLOAD_AGAIN)
+    return tokenizer
+
+
+def _check_vocabulary(model: Any, tokenizer: Any) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if (highest := max(tokenizer.get_vocab().values())) >= rows:
+        raise BrokenFile(
+            f"The tokenizer knows token {highest}, the model only {rows} tokens: they do not belong together.",
+            hint=files.DOWNLOAD_AGAIN,
+        )
+
+
+def _place(folder: Path, config: Any, context: int, options: LoadOptions) -> tuple[Device, str, str]:
+    """(device, dtype, note): where it fits and in which format. Raises NotEnoughMemory with the figures."""
+    found = detect()
+    device = found.of(options.device)
+    if device is None:
+        has = ", ".join(d.kind for d in found.devices)
+        raise NotEnoughMemory(f"This machine has no {options.device} device.", hint=f"Choose auto or one of {has}.")
+    rows = [tensor for file in files.weight_files(folder) for tensor in files.tensors(file).values()]
+    cache = _cache_elements(config, context)
+    needs = {dtype: _bytes_needed(rows, cache, width) for dtype, width in WIDTH.items()}
+    dtype = options.dtype if options.dtype != "auto" else _dtype(device, needs)
+    if needs[dtype] > device.free:
+        raise NotEnoughMemory(
+            f"The model takes {_gb(needs[dtype])} as {dtype} with {context} tokens of context; "
+            f"{_gb(device.free)} is free on {device.kind}.",
+            hint="Close other models, choose a smaller one or a shorter context length, or a GGUF file of it.",
+        )
+    return device, dtype, _dtype_note(device, dtype, options)
+
+
+def _dtype(device: Device, needs: dict[str, int]) -> str:
+    if device.kind != "cpu":
+        return device.dtype
+    if needs["float32"] < SMALL_MODEL:
+        return "float32"
+    return "bfloat16" if needs["float32"] > device.free else device.dtype
+
+
+def _dtype_note(device: Device, dtype: str, options: LoadOptions) -> str:
+    squeezed = device.kind == "cpu" and dtype == "bfloat16" and device.dtype == "float32" and options.dtype == "auto"
+    return "Loaded as bfloat16, because float32 does not fit into memory; it may be slow." if squeezed else ""
+
+
+def _bytes_needed(rows: Iterable[files.Tensor], cache: int, width: int) -> int:
+    weights = sum(t.elements * width if t.dtype in FLOATS else t.size for t in rows)
+    return int((weights + cache * width) * HEADROOM)
+
+
+def _cache_elements(config: Any, context: int) -> int:
+    """Numbers in the KV cache of one full context, from the usual names of the configuration; 0 where it has others."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", 0) or 0
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    head_dim = getattr(text, "head_dim", None) or (getattr(text, "hidden_size", 0) // heads if heads else 0)
+    return int(2 * getattr(text, "num_hidden_layers", 0) * kv_heads * head_dim * context)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Progress) -> Any:
+    with _own_errors("The model"), _weights_progress(progress):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **_attention(config),
+        )
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):  # the library fills them with random numbers
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BrokenFile(f"The weights of {missing[0]}{more} are missing.", hint=files.DOWNLOAD_AGAIN)
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise BrokenFile(
+            f"{type(model).__name__} keeps no cache that can be used here.", hint="Choose a GGUF file of this model."
+        )
+    return model.to(device.kind).eval()
+
+
+def _attention(config: Any) -> dict[str, str]:
+    """PyTorch's own attention kernel, said aloud: a configuration could name another, from a repository."""
+    kind = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    able = getattr(kind, "_supports_sdpa", False)
+    return {"attn_implementation": "sdpa" if able else "eager"}
+
+
+@contextmanager
+def _weights_progress(progress: Progress) -> Generator[None]:
+    """Report the library's progress bar over the weights as ours, and keep it off standard error."""
+
+    def watched(factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        items = args[0] if args else kwargs.get("iterable", ())
+        return _Bar(items, lambda fraction: progress("loading", fraction, "reading the weights"))
+
+    before = transformers.logging.set_tqdm_hook(watched)
+    try:
+        yield
+    finally:
+        transformers.logging.set_tqdm_hook(before)
+
+
+class _Bar:
+    """As much of a progress bar as the library uses: an iterable; hundredths are reported."""
+
+    def __init__(self, items: Iterable[Any], report: Callable[[float], None]) -> None:
+        self._items = list(items)
+        self._report = report
+
+    def __iter__(self) -> Iterator[Any]:
+        told = -1
+        for done, item in enumerate(self._items):
+            if (percent := 100 * done // len(self._items)) > told:
+                told = percent
+                self._report(percent / 100)
+            yield item
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
+def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The ids that end an answer, wherever the model's files name them."""
+    text = model.config.get_text_config(decoder=True)
+    found: set[int] = set()
+    for named in (model.generation_config.eos_token_id, text.eos_token_id, tokenizer.eos_token_id):
+        found |= {named} if isinstance(named, int) else set(named or ())
+    return frozenset(found)
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
