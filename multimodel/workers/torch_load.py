@@ -237,4 +237,3 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
 
 def _resident() -> int:
     return int(psutil.Process().memory_info().rss)
-

@@ -1,0 +1,202 @@
+"""Where a local model lies: the built-in one, a path, a fine-tuned one, the cache, or the Hub.
+
+A name that is a path on this machine is that path; any other is `OWNER/REPO` on the Hub, for GGUF files
+`OWNER/REPO:QUANT` or `OWNER/REPO:FILE`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from . import folder as files
+from .download import Job, RemoteFile, Repository, fetch, in_background, repository, snapshot
+from .errors import BrokenFile, DownloadFailed, LoadError, ModelNotFound
+from .settings import Settings
+from .types import Chunk, ModelSpec
+
+GUIDE = "guide"
+ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
+QUANT = re.compile(r"(?:UD-)?(?:I?Q\d|MXFP4|NVFP4|BF16|F16|F32|FP16|TQ\d)(?:_[A-Z0-9]+)*", re.IGNORECASE)
+BESIDES = ("mmproj", "mtp-", "imatrix")  # GGUF files that are no language model by themselves
+PREFERRED = (  # from the best trade of size for quality outwards
+    *("Q4_K_M", "Q4_K_L", "Q4_K_S", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "MXFP4", "Q5_K_M", "Q5_K_S", "Q5_0", "Q5_1"),
+    *("Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "IQ3_M", "Q3_K_S", "Q2_K", "F16", "FP16", "BF16", "F32"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a model lies, and what the person should know about the choice."""
+
+    path: Path
+    notes: tuple[str, ...] = ()
+
+
+def locate(spec: ModelSpec, settings: Settings) -> Generator[Chunk, None, Located]:
+    """Find a model, downloading what is missing: yields stages, returns where it lies. Raises LoadError.
+
+    Closing it stops the download; the next one goes on where it stopped.
+    """
+    gguf = spec.id.backend == "gguf"
+    if here := _here(spec.id.name, gguf, settings):
+        return Located(_gguf_in(here) if gguf and here.is_dir() else here)
+    name, _, wanted = spec.id.name.partition(":")
+    if not ON_HUB.fullmatch(name):
+        raise _not_found(spec.id.name, settings)
+    revision = spec.load.revision or "main"
+    if cached := _cached(name, wanted, gguf, revision, settings):
+        return Located(cached)
+    if settings.models.offline:
+        raise DownloadFailed(
+            f"{name} is not in {settings.models.cache_dir}, and the Hub is switched off.",
+            hint="Unset HF_HUB_OFFLINE to download it.",
+        )
+    path = yield from in_background(lambda job: _download(name, wanted, gguf, revision, settings, job))
+    return Located(path)
+
+
+def _here(name: str, gguf: bool, settings: Settings) -> Path | None:
+    """The file or folder on this machine that `name` means; None where it means a repository."""
+    if name == GUIDE:
+        return _guide(gguf, settings)
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.resolve()
+    if name.startswith((".", "/", "~")) or path.is_absolute() or (path.suffix == ".gguf" and ":" not in name):
+        raise _not_found(name, settings)
+    own = settings.models.fine_tuned_dir / name
+    return own.resolve() if "/" not in name and own.is_dir() else None
+
+
+def _guide(gguf: bool, settings: Settings) -> Path:
+    folder = settings.models.assets_dir / GUIDE
+    path = folder / "guide-q8_0.gguf" if gguf else folder / "hf"
+    if not path.exists():
+        hint = "Get the whole repository again, or train it: python -m guide.train."
+        raise ModelNotFound(f"The built-in model is missing: {path} is not there.", hint=hint)
+    return path.resolve()
+
+
+def _not_found(name: str, settings: Settings) -> ModelNotFound:
+    """With the nearest names beside it, and those of the models that are here."""
+    path = Path(name).expanduser()
+    beside = [str(path.parent / entry) for entry in _names(path.parent)] if path.parent.is_dir() else []
+    near = get_close_matches(name, [*beside, *_names(settings.models.fine_tuned_dir), GUIDE], n=2, cutoff=0.6)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "Write guide, OWNER/REPO from the Hub, or a path."
+    return ModelNotFound(f"There is no model {name!r} here.", hint=hint)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _cached(name: str, wanted: str, gguf: bool, revision: str, settings: Settings) -> Path | None:
+    """The model in the cache, if it is all there."""
+    found = snapshot(name, revision, settings)
+    if not found:
+        return None
+    if not gguf:
+        return found if files.complete(found) else None
+    here = [str(path.relative_to(found)) for path in found.rglob("*.gguf") if path.exists()]
+    try:
+        return found / pick_gguf(here, wanted, name)[0] if here else None
+    except LoadError:
+        return None
+
+
+def _gguf_in(folder: Path) -> Path:
+    names = [path.name for path in folder.iterdir()]
+    return folder / pick_gguf(names, "", str(folder))[0]
+
+
+def _download(name: str, wanted: str, gguf: bool, revision: str, settings: Settings, job: Job) -> Path:
+    repo = repository(name, revision, settings)
+    names = [file.name for file in repo.files]
+    if gguf:
+        chosen = pick_gguf(names, wanted, name)
+        return fetch(repo, _named(repo, chosen), revision, settings, job) / chosen[0]
+    files.check_names(names, name)
+    chosen = files.needed(names)
+    small = [file for file in _named(repo, chosen) if file.name in files.SMALL]
+    files.check_safe(fetch(repo, small, revision, settings, job))  # before gigabytes of weights are
+    return fetch(repo, _named(repo, chosen), revision, settings, job)
+
+
+def _named(repo: Repository, names: Sequence[str]) -> list[RemoteFile]:
+    by_name = {file.name: file for file in repo.files}
+    return [by_name[name] for name in names]
+
+
+def pick_gguf(names: Iterable[str], wanted: str, where: str) -> list[str]:
+    """The files of one quantisation, the first shard first. `wanted`: a quantisation, a file name, or "" for the best.
+
+    >>> pick_gguf(["m-Q8_0.gguf", "m-Q4_K_M.gguf", "mmproj-F16.gguf"], "", "o/r")
+    ['m-Q4_K_M.gguf']
+    >>> pick_gguf(["q8_0/m-00001-of-00002.gguf", "q8_0/m-00002-of-00002.gguf"], "Q8_0", "o/r")
+    ['q8_0/m-00001-of-00002.gguf', 'q8_0/m-00002-of-00002.gguf']
+
+    Raises ModelNotFound with what there is, BrokenFile where a shard is missing.
+    """
+    models = _models(names)
+    if not models:
+        hint = f"For safetensors use transformers:{where}."
+        raise ModelNotFound(f"{where} holds no GGUF model.", hint=hint)
+    matching = [model for model in models if _matches(model, wanted)] if wanted else list(models)
+    if not matching:
+        known = sorted({quant_of(model) or Path(model).name for model in models})
+        near = get_close_matches(wanted.upper(), known, n=1, cutoff=0.5)
+        did = f"Did you mean {near[0]}? " if near else ""
+        raise ModelNotFound(f"{where} has no {wanted}.", hint=f"{did}It has {', '.join(known)}.")
+    best = min(matching, key=lambda model: (_rank(quant_of(model)), len(model), model))
+    return _whole(models[best], where)
+
+
+def _models(names: Iterable[str]) -> dict[str, list[str]]:
+    """The GGUF models among the files: the name without shard numbers, and its files in order."""
+    models: dict[str, list[str]] = {}
+    for name in sorted(names):
+        base = Path(name).name.lower()
+        if base.endswith(".gguf") and not base.startswith(BESIDES):
+            models.setdefault(SHARD.sub("", name), []).append(name)
+    return models
+
+
+def _matches(model: str, wanted: str) -> bool:
+    wanted, model = wanted.lower(), model.lower()
+    plain = SHARD.sub("", wanted)
+    return quant_of(model).lower() == wanted or plain in (model, Path(model).name, Path(model).stem)
+
+
+def quant_of(name: str) -> str:
+    """The quantisation that a file name tells, in capitals; "" where it tells none.
+
+    >>> quant_of("Llama-3.2-1B-Instruct-Q4_K_M.gguf"), quant_of("gemma.gguf"), quant_of("BF16/x.gguf")
+    ('Q4_K_M', '', 'BF16')
+    """
+    found = [match.group().upper() for match in QUANT.finditer(name)]
+    return found[-1] if found else ""
+
+
+def _rank(quant: str) -> int:
+    plain = quant.removeprefix("UD-")
+    exact = PREFERRED.index(plain) if plain in PREFERRED else None
+    if exact is not None:
+        return exact
+    return next((i for i, known in enumerate(PREFERRED) if plain[:4] == known[:4]), len(PREFERRED))
+
+
+def _whole(shards: list[str], where: str) -> list[str]:
+    number = SHARD.search(shards[0])
+    if number and len(shards) != int(number[2]):
+        raise BrokenFile(
+            f"{where} has {len(shards)} of the {int(number[2])} parts of {shards[0]}.", hint="Choose another file."
+        )
+    return shards
