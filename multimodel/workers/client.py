@@ -122,10 +122,7 @@ class Worker:
     def close(self, grace: float = GRACE) -> None:
         """End the child: ask, after `grace` seconds terminate, then kill. Safe to call twice, from any thread."""
         self._closing = True
-        if self._writing.acquire(timeout=grace):  # a child that reads no more may block the one who writes
-            with suppress(OSError):
-                self._stdin.close()
-            self._writing.release()
+        self._close_stdin()
         for end in (None, self._process.terminate, self._process.kill):
             if end:
                 end()
@@ -158,6 +155,12 @@ class Worker:
             self._stdin.write(encode(command))
             self._stdin.flush()
 
+    def _close_stdin(self) -> None:
+        if self._writing.acquire(timeout=GRACE):  # a child that reads no more may block the one who writes
+            with suppress(OSError):
+                self._stdin.close()
+            self._writing.release()
+
     def _read_events(self) -> None:
         with self._stdout, suppress(ValueError):  # a dying child may not have finished its last line
             while event := read(self._stdout):
@@ -175,6 +178,7 @@ class Worker:
             self._process.kill()
         code = self._process.wait()
         self._readers[1].join(GRACE)
+        self._close_stdin()
         with self._lock:
             self._ended = error_frame(None, self._obituary(code))
             for queue in self._queues.values():

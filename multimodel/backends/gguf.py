@@ -1,0 +1,16 @@
+"""GGUF files through llama.cpp: `gguf:OWNER/REPO:QUANT`, `gguf:PATH`, `gguf:guide`."""
+
+from __future__ import annotations
+
+from ..compute import Cores
+from ..locate import locate
+from ..settings import Settings
+from ..types import ModelSpec
+from .local import LocalBackend
+
+TAKES = frozenset({"max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop"})
+
+
+def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> LocalBackend:
+    """The GGUF model of an id; found and loaded by its first answer."""
+    return LocalBackend(spec, settings, cores, runtime="llama", locate=locate, takes=TAKES)

@@ -1,0 +1,336 @@
+"""GGUF models through llama.cpp: one context, several answers in every forward pass, prefixes computed once.
+
+Each of the SLOTS sequences of the KV cache is a slot. A slot keeps what it has evaluated after its answer has ended;
+a new prompt begins where the longest common prefix of any slot ends. An answer is a row of tokens still to be
+evaluated: at first the prompt, later one token at a time, so reading and decoding are the same thing here and share
+every batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from ..errors import BrokenFile, NotEnoughMemory
+from ..hardware import memory
+from ..types import FinishReason, LoadOptions, Message, PromptSize
+from .fit import fit, left_out, measured, reserve
+from .llama_native import Context, Model, Sampler, device
+from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
+from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame
+from .text import HALF, TextStream
+
+PIECE = 256  # prompt tokens a step evaluates while nobody decodes
+SHARED_PIECE = 32  # the same while somebody does: their next token waits for it
+SLOW_STEP = 0.5  # seconds; longer steps make the pieces smaller, so that a cancel is obeyed soon
+DEFAULT_CONTEXT = 4096
+SIDE_ANSWER = 1024  # tokens of room for each of three more answers beside one of full length
+HEADER = 24  # bytes of the smallest GGUF: magic, version, two counts
+
+
+def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> LlamaRuntime:
+    """The model of a GGUF file. Raises BrokenFile or NotEnoughMemory."""
+    check_file(path)
+    gpu_layers = 0 if options.device == "cpu" else -1 if options.gpu_layers is None else options.gpu_layers
+    model = Model(path, gpu_layers, _throttled(lambda done: progress("loading", done, "")))
+    if not model.generates:
+        raise BrokenFile(f"{path.name} is not a model that writes text.", hint="Choose a chat model.")
+    length = min(options.context_length or DEFAULT_CONTEXT, model.train_context)
+    return LlamaRuntime(model, length, threads)
+
+
+def check_file(path: Path) -> None:
+    """Raises BrokenFile where it is no GGUF file, NotEnoughMemory where it is larger than the free memory."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size < HEADER or not _has_magic(path):
+        raise BrokenFile(f"{path.name} is not a complete GGUF file.", hint="Download it again, or choose another file.")
+    free = memory().free
+    if size > free:
+        raise NotEnoughMemory(
+            f"{path.name} needs {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.",
+            hint="Choose a smaller model or quantisation, or close other models and programs.",
+        )
+
+
+@dataclass(eq=False)
+class Answer:
+    """A request under way."""
+
+    id: int
+    pending: list[int]  # tokens to evaluate next
+    sampler: Sampler
+    text: TextStream
+    prompt_tokens: int
+    reused_tokens: int
+    limit: int  # tokens it may write
+    finish: FinishReason | None = None
+    written: int = 0
+    logits: int | None = None  # where in the batch its next token is decided
+
+    @property
+    def reading(self) -> bool:
+        return self.written == 0
+
+
+@dataclass(eq=False)
+class Slot:
+    """One sequence of the KV cache: the tokens it holds, and the answer that is adding to them."""
+
+    sequence: int
+    tokens: list[int] = field(default_factory=list)
+    answer: Answer | None = None
+    used: int = 0  # larger: more recently
+
+
+class LlamaRuntime:
+    """See `protocol.Runtime`."""
+
+    def __init__(self, model: Model, context_length: int, threads: int) -> None:
+        self._model = model
+        self._length = context_length
+        cells = context_length + (SLOTS // 2 - 1) * min(context_length, SIDE_ANSWER)
+        self._context = Context(model, cells, SLOTS, threads)
+        self._slots = [Slot(i) for i in range(SLOTS)]
+        self._clock = itertools.count(1)
+        self._piece = PIECE
+        self.facts = Facts(
+            context_length=context_length,
+            device=device(),
+            dtype=model.format,
+            parameters=model.parameters,
+            template="own" if model.template else "plain",
+            memory=int(psutil.Process().memory_info().rss),
+        )
+
+    def admit(self, request: Request) -> list[Frame]:
+        """See `protocol.Runtime`."""
+        spare = reserve(request.params.max_tokens, self._length)
+        kept, dropped = fit(request.messages, self._count, self._length, spare)
+        prompt = self._prompt(kept)
+        slot = self._place(prompt)
+        reused = len(slot.tokens)
+        room = self._length - len(prompt)
+        slot.answer = Answer(
+            id=request.id,
+            pending=prompt[reused:],
+            sampler=Sampler(request.params, self._model, prompt, self._length),
+            text=TextStream(self._model.decode, [], request.params.stop or ()),
+            prompt_tokens=len(prompt),
+            reused_tokens=reused,
+            limit=min(request.params.max_tokens or room, room),
+        )
+        notes = [left_out(dropped)] if dropped else []
+        notes += [] if self._model.template else [PLAIN_NOTE]
+        return [{"event": "note", "id": request.id, "text": note} for note in notes]
+
+    def step(self) -> list[Frame]:
+        """See `protocol.Runtime`."""
+        began = time.perf_counter()
+        shares = self._shares()
+        events = self._evaluate(shares)
+        for slot, _ in shares:
+            if slot.answer:
+                events += self._advance(slot, slot.answer)
+        if time.perf_counter() - began > SLOW_STEP:
+            self._piece = max(self._piece // 2, SHARED_PIECE // 2)
+        return events
+
+    def drop(self, id: int) -> None:
+        """See `protocol.Runtime`."""
+        for slot in self._slots:
+            if slot.answer and slot.answer.id == id:
+                slot.answer.sampler.close()
+                slot.answer = None
+                slot.used = next(self._clock)
+
+    def active(self) -> int:
+        """See `protocol.Runtime`."""
+        return sum(slot.answer is not None for slot in self._slots)
+
+    def measure(self, messages: Sequence[Message]) -> PromptSize:
+        """See `protocol.Runtime`."""
+        return measured(messages, self._count, self._length)
+
+    def set_threads(self, count: int) -> None:
+        """See `protocol.Runtime`."""
+        self._context.set_threads(count)
+
+    def close(self) -> None:
+        """Free the context and the model."""
+        self._context.close()
+        self._model.close()
+
+    # The prompt
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+        clean = without_specials(messages, self._model.specials)
+        if not self._model.template:
+            return self._model.tokens(plain_prompt(clean))
+        return self._model.tokens(render(self._model.apply_template, clean))
+
+    def _count(self, messages: Sequence[Message]) -> int:
+        return len(self._prompt(messages))
+
+    # The cache
+
+    def _place(self, prompt: Sequence[int]) -> Slot:
+        """A free slot that holds as much of the prompt's beginning as any slot did, at least its last token missing."""
+        source = max(self._slots, key=lambda slot: (self._reusable(slot, prompt), slot.answer is None))
+        shared = self._reusable(source, prompt)
+        if source.answer is None and 2 * shared >= len(source.tokens):
+            slot = source  # little is lost by cutting it back
+        else:
+            free = (slot for slot in self._slots if not slot.answer)
+            slot = min(free, key=lambda slot: (bool(slot.tokens), slot.used))
+            self._cut(slot, 0)
+            if shared:
+                self._context.copy(source.sequence, slot.sequence, shared)
+                slot.tokens = source.tokens[:shared]
+        self._cut(slot, shared)
+        return slot
+
+    def _reusable(self, slot: Slot, prompt: Sequence[int]) -> int:
+        """How many tokens of the prompt this slot's cache can stand for."""
+        shared = min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
+        if self._model.has_state:
+            return shared if shared == len(slot.tokens) and not slot.answer else 0
+        lost = self._model.window and self._context.first(slot.sequence) > max(0, shared - self._model.window)
+        return 0 if lost else shared
+
+    def _cut(self, slot: Slot, length: int) -> None:
+        kept = self._context.cut(slot.sequence, length)
+        slot.tokens = slot.tokens[:length] if kept else []
+
+    def _make_room(self) -> Slot | None:
+        """Forget the slot that was idle for longest; where none is, give up the youngest answer and return its slot."""
+        if idle := [slot for slot in self._slots if slot.tokens and not slot.answer]:
+            self._cut(min(idle, key=lambda slot: slot.used), 0)
+            return None
+        return max(self._slots, key=lambda slot: slot.answer.id if slot.answer else 0)
+
+    # One step
+
+    def _shares(self) -> list[tuple[Slot, int]]:
+        """Who gets how many tokens of the next batch: decoders one each, then the prompts, shortest first."""
+        answers = ((slot, slot.answer) for slot in self._slots if slot.answer)
+        busy = sorted(answers, key=lambda pair: len(pair[1].pending))
+        decoding = any(not answer.reading for _, answer in busy)
+        left = min(self._piece, SHARED_PIECE) if decoding else self._piece
+        shares = []
+        for slot, answer in busy:
+            count = min(len(answer.pending), left) if answer.reading else 1
+            left -= count if answer.reading else 0
+            shares.append((slot, count))
+        return [share for share in shares if share[1]]
+
+    def _evaluate(self, shares: Sequence[tuple[Slot, int]]) -> list[Frame]:
+        """One forward pass over everyone's share; the events of answers given up for lack of room."""
+        events: list[Frame] = []
+        while self._fill(shares) and not self._decode():
+            if full := self._make_room():
+                events.append(self._give_up(full))
+        for slot, count in shares:
+            if slot.answer:
+                slot.tokens += slot.answer.pending[:count]
+                del slot.answer.pending[:count]
+        return events
+
+    def _decode(self) -> bool:
+        try:
+            return self._context.decode()
+        except RuntimeError:  # the cache was emptied: what it holds now is not known
+            for slot in self._slots:
+                slot.tokens = []
+            raise
+
+    def _fill(self, shares: Sequence[tuple[Slot, int]]) -> bool:
+        """Make the batch; False where nobody is left to be in it."""
+        self._context.clear()
+        for slot, count in shares:
+            if answer := slot.answer:
+                last = count == len(answer.pending)
+                tokens = answer.pending[:count]
+                index = self._context.add(tokens, len(slot.tokens), slot.sequence, want_logits=last)
+                answer.logits = index if last else None
+        return any(slot.answer for slot, _ in shares)
+
+    def _give_up(self, slot: Slot) -> Frame:
+        assert slot.answer
+        id = slot.answer.id
+        self.drop(id)
+        self._cut(slot, 0)
+        hint = "Wait until another answer of this model has ended, then send it again."
+        return error_frame(id, NotEnoughMemory("The model's context memory is full of other answers.", hint=hint))
+
+    def _advance(self, slot: Slot, answer: Answer) -> list[Frame]:
+        """The events of one answer after a forward pass."""
+        if answer.logits is None:
+            read = 1 - len(answer.pending) / answer.prompt_tokens
+            return [{"event": "reading", "id": answer.id, "fraction": round(read, 3)}]
+        token = answer.sampler.sample(self._context, answer.logits)
+        shown = self._accept(answer, token)
+        events: list[Frame] = [{"event": "text", "id": answer.id, "text": shown}] if shown else []
+        if answer.finish:
+            events.append(_done(answer))
+            self.drop(answer.id)
+        return events
+
+    def _accept(self, answer: Answer, token: int) -> str:
+        """Take in a sampled token: what can be shown now, and whether the answer is finished."""
+        if self._model.ends(token):
+            answer.finish = "stop"
+            return _rest(answer)
+        answer.written += 1
+        answer.pending = [token]
+        shown = answer.text.push(token)
+        if answer.text.stopped:
+            answer.finish = "stop"
+        elif answer.written >= answer.limit:
+            answer.finish = "length"
+            shown += _rest(answer)
+        return shown
+
+
+def _has_magic(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens are equal.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4, 5]), common_prefix([], [1])
+    (2, 0)
+    """
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _rest(answer: Answer) -> str:
+    return answer.text.rest().rstrip(HALF)  # half a character is not text
+
+
+def _done(answer: Answer) -> Frame:
+    usage = {
+        "input_tokens": answer.prompt_tokens,
+        "output_tokens": answer.written,
+        "reused_tokens": answer.reused_tokens,
+    }
+    return {"event": "done", "id": answer.id, "finish_reason": answer.finish, "usage": usage}
+
+
+def _throttled(tell: Callable[[float], None], least: float = 0.01) -> Callable[[float], None]:
+    """`tell`, but only for news: llama.cpp reports every tensor."""
+    told = -1.0
+
+    def maybe(done: float) -> None:
+        nonlocal told
+        if done - told >= least or done >= 1 > told:
+            told = done
+            tell(done)
+
+    return maybe

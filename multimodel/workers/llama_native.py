@@ -1,0 +1,301 @@
+"""What we use of llama.cpp, as Python objects: a model, a context with its KV cache, a sampler.
+
+The functions of llama_cpp are the C library's own; `include/llama.h` documents them. Nothing here is thread-safe.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import llama_cpp as native
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from ..errors import BrokenFile, NotEnoughMemory
+from ..types import Message, SamplingParams
+
+BATCH = 512  # tokens a forward pass takes at most
+ERROR = 3  # llama.cpp's log levels: 1 info, 2 warning, 3 error, 4 debug, 5 continues the line before
+
+_said: deque[str] = deque(maxlen=8)
+
+
+def _keep(level: int, text: bytes, data: ctypes.c_void_p) -> None:
+    if level == ERROR:
+        _said.append(text.decode("utf-8", "replace").strip())
+
+
+_keep_for_c = native.llama_log_callback(_keep)  # lives as long as the module: C holds no reference
+
+
+def last_words() -> str:
+    """The first error llama.cpp logged since it was last asked for something; empty where it logged none."""
+    return _said[0] if _said else ""
+
+
+def device() -> str:
+    """Where layers are computed: "gpu" where this build of llama.cpp has one, else "cpu"."""
+    return "gpu" if native.llama_supports_gpu_offload() else "cpu"
+
+
+class Model:
+    """The weights and the vocabulary of one GGUF file."""
+
+    def __init__(self, path: Path, gpu_layers: int, progress: Callable[[float], None]) -> None:
+        """Load it; `gpu_layers` below zero means all. Raises BrokenFile."""
+        native.llama_backend_init()
+        native.llama_log_set(_keep_for_c, ctypes.c_void_p(0))
+        params = native.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        params.load_mode = native.LLAMA_LOAD_MODE_MMAP
+        params.use_extra_bufts = not _has_amx()
+        params.progress_callback = tell = native.llama_progress_callback(_going_on(progress))
+        _said.clear()
+        handle = native.llama_model_load_from_file(str(path).encode(), params)
+        del tell  # kept until here: C holds no reference
+        if not handle:
+            raise BrokenFile(f"{path.name} cannot be loaded: {last_words()}", hint="Download the file again.")
+        self.handle = handle
+        self.vocab = native.llama_model_get_vocab(handle)
+        self._pieces: dict[int, bytes] = {}
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template in the file."""
+        text = native.llama_model_chat_template(self.handle, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    @cached_property
+    def _formatter(self) -> Callable[..., Any]:
+        return Jinja2ChatFormatter(self.template or "", self.text(self.eos), self.text(self.bos))
+
+    def apply_template(self, messages: Sequence[Message]) -> str:
+        """What the model's own template makes of a conversation. Compiling and running it may raise, or never end."""
+        return str(self._formatter(messages=[{"role": m.role, "content": m.content} for m in messages]).prompt)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        return int(native.llama_vocab_n_tokens(self.vocab))
+
+    @cached_property
+    def train_context(self) -> int:
+        return int(native.llama_model_n_ctx_train(self.handle))
+
+    @cached_property
+    def window(self) -> int:
+        """Tokens that sliding-window attention looks back; 0 where all are seen."""
+        return int(native.llama_model_n_swa(self.handle))
+
+    @cached_property
+    def has_state(self) -> bool:
+        """Whether the cache is a running state (Mamba and the like), which cannot be cut back."""
+        return bool(native.llama_model_is_recurrent(self.handle) or native.llama_model_is_hybrid(self.handle))
+
+    @cached_property
+    def generates(self) -> bool:
+        """Whether it continues text: not an embedding model, an encoder-decoder or a diffusion model."""
+        handle = self.handle
+        odd = native.llama_model_has_encoder(handle) or native.llama_model_is_diffusion(handle)
+        return bool(native.llama_model_has_decoder(handle) and not odd)
+
+    @cached_property
+    def parameters(self) -> int:
+        return int(native.llama_model_n_params(self.handle))
+
+    @cached_property
+    def format(self) -> str:
+        """How the weights are stored, for example Q8_0 or "Q4_K - Medium"."""
+        buffer = ctypes.create_string_buffer(256)
+        native.llama_model_desc(self.handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace").split(" ", 2)[-1]
+
+    @cached_property
+    def specials(self) -> tuple[str, ...]:
+        """The texts of the tokens that steer the model, such as the end of a turn."""
+        control = (t for t in range(self.vocab_size) if native.llama_vocab_is_control(self.vocab, t))
+        return tuple(self.text(t) for t in control)
+
+    @cached_property
+    def bos(self) -> int:
+        return int(native.llama_vocab_bos(self.vocab))
+
+    @cached_property
+    def eos(self) -> int:
+        return int(native.llama_vocab_eos(self.vocab))
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether a prompt of this model begins with BOS, whatever its template says."""
+        return bool(native.llama_vocab_get_add_bos(self.vocab)) and self.bos >= 0
+
+    def text(self, token: int) -> str:
+        """The name of a token in the vocabulary; empty for none."""
+        name = native.llama_vocab_get_text(self.vocab, token) if token >= 0 else None
+        return name.decode("utf-8", "replace") if name else ""
+
+    def ends(self, token: int) -> bool:
+        """Whether the model ends its turn with this token."""
+        return bool(native.llama_vocab_is_eog(self.vocab, token))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; U+FFFD stands for half a character. A control token has none."""
+        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace")
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a rendered prompt, with exactly one BOS where the model wants one."""
+        found = self._tokenize(text.encode("utf-8", "replace"))
+        while found[:2] == [self.bos, self.bos]:
+            found = found[1:]
+        return [self.bos, *found] if self.adds_bos and found[:1] != [self.bos] else found
+
+    def close(self) -> None:
+        native.llama_model_free(self.handle)
+
+    def _piece(self, token: int) -> bytes:
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._bytes(token)
+        return known
+
+    def _bytes(self, token: int, room: int = 64) -> bytes:
+        buffer = ctypes.create_string_buffer(room)
+        length = native.llama_token_to_piece(self.vocab, token, buffer, room, 0, False)
+        return buffer.raw[:length] if length >= 0 else self._bytes(token, -length)
+
+    def _tokenize(self, text: bytes) -> list[int]:
+        room = len(text) + 16  # a token is at least a byte, but for a leading space some vocabularies add
+        buffer = (native.llama_token * room)()
+        count = native.llama_tokenize(self.vocab, text, len(text), buffer, room, False, True)
+        return list(buffer[:count])
+
+
+class Context:
+    """A KV cache of `cells` tokens that `sequences` conversations share, and the batch that fills it."""
+
+    def __init__(self, model: Model, cells: int, sequences: int, threads: int) -> None:
+        """Raises NotEnoughMemory."""
+        params = native.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = cells, BATCH, BATCH
+        params.n_seq_max = params.n_outputs_max = sequences  # 0 outputs would keep logits for a whole batch
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified, params.swa_full, params.no_perf = True, False, True
+        _said.clear()
+        handle = native.llama_init_from_model(model.handle, params)
+        if not handle:
+            hint = "Choose a shorter context length, or close other models."
+            raise NotEnoughMemory(f"There is no room for a context of {cells} tokens. {last_words()}", hint=hint)
+        self.handle = handle
+        self._memory = native.llama_get_memory(handle)
+        self._batch = native.llama_batch_init(BATCH, 0, 1)
+
+    def clear(self) -> None:
+        """Begin a new batch."""
+        self._batch.n_tokens = 0
+
+    def add(self, tokens: Sequence[int], position: int, sequence: int, *, want_logits: bool) -> int:
+        """Put tokens into the batch; returns the index of the last one, whose logits are kept where wanted."""
+        batch = self._batch
+        start: int = batch.n_tokens
+        for i, token in enumerate(tokens):
+            at = start + i
+            batch.token[at], batch.pos[at], batch.logits[at] = token, position + i, 0
+            batch.n_seq_id[at], batch.seq_id[at][0] = 1, sequence
+        batch.n_tokens = start + len(tokens)
+        batch.logits[batch.n_tokens - 1] = want_logits
+        return start + len(tokens) - 1
+
+    def decode(self) -> bool:
+        """Evaluate the batch; False: the cache has no room and is unchanged. Raises RuntimeError."""
+        code = int(native.llama_decode(self.handle, self._batch))
+        if code < 0 or code > 1:
+            self.forget_all()
+            raise RuntimeError(f"llama.cpp could not evaluate the batch ({code}). {last_words()}")
+        return code == 0
+
+    def cut(self, sequence: int, length: int) -> bool:
+        """Keep the first `length` tokens of a sequence; False: this cache cannot, and the sequence is now empty."""
+        kept = native.llama_memory_seq_rm(self._memory, sequence, length, -1)
+        if kept and self.length(sequence) == length:
+            return True
+        native.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return False
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let an empty sequence share the first `length` tokens of another, without memory of its own."""
+        native.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def length(self, sequence: int) -> int:
+        """Tokens of a sequence in the cache."""
+        return int(native.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def first(self, sequence: int) -> int:
+        """The oldest position still in the cache; above 0 only with sliding windows."""
+        return int(native.llama_memory_seq_pos_min(self._memory, sequence))
+
+    def forget_all(self) -> None:
+        native.llama_memory_clear(self._memory, True)
+
+    def set_threads(self, count: int) -> None:
+        native.llama_set_n_threads(self.handle, count, count)
+
+    def close(self) -> None:
+        native.llama_batch_free(self._batch)
+        native.llama_free(self.handle)
+
+
+class Sampler:
+    """A native chain: repetition penalty, top-k, top-p, min-p, temperature, then a draw; or the likeliest token."""
+
+    def __init__(self, params: SamplingParams, model: Model, prompt: Sequence[int], context_length: int) -> None:
+        """`prompt` counts as said for the repetition penalty, as in the other runtime."""
+        self.handle = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
+        for part in _chain(params, model.vocab_size, context_length):
+            native.llama_sampler_chain_add(self.handle, part)
+        if _penalty(params) != 1:
+            for token in prompt:
+                native.llama_sampler_accept(self.handle, token)
+
+    def sample(self, context: Context, index: int) -> int:
+        """The next token, from the logits of a batch index."""
+        return int(native.llama_sampler_sample(self.handle, context.handle, index))
+
+    def close(self) -> None:
+        native.llama_sampler_free(self.handle)
+
+
+def _going_on(progress: Callable[[float], None]) -> Callable[[float, ctypes.c_void_p], bool]:
+    def told(done: float, data: ctypes.c_void_p) -> bool:
+        progress(done)
+        return True  # False would end the loading
+
+    return told
+
+
+def _has_amx() -> bool:
+    """Whether weights would be repacked for AMX tiles. Some compilers put the stores of the tile configuration behind
+    the instruction that loads it, and the first prompt of a quantised model then ends the process with SIGSEGV."""
+    return b"AMX_INT8 = 1" in native.llama_print_system_info()
+
+
+def _penalty(params: SamplingParams) -> float:
+    return 1.0 if params.repetition_penalty is None else params.repetition_penalty
+
+
+def _chain(params: SamplingParams, vocab_size: int, context_length: int) -> Iterable[native.llama_sampler_p]:
+    if _penalty(params) != 1:
+        yield native.llama_sampler_init_penalties(vocab_size, context_length, _penalty(params), 0.0, 0.0)
+    if not params.temperature:
+        yield native.llama_sampler_init_greedy()
+        return
+    if params.top_k:
+        yield native.llama_sampler_init_top_k(params.top_k)
+    if params.top_p is not None and params.top_p < 1:
+        yield native.llama_sampler_init_top_p(params.top_p, 1)
+    if params.min_p:
+        yield native.llama_sampler_init_min_p(params.min_p, 1)
+    yield native.llama_sampler_init_temp(params.temperature)
+    yield native.llama_sampler_init_dist(native.LLAMA_DEFAULT_SEED if params.seed is None else params.seed)
