@@ -86,6 +86,11 @@ class Board:
         """Whether any column is still answering."""
         return any(column.live for column in self.columns())
 
+    def spoken(self) -> frozenset[str]:
+        """The columns whose running answer has begun to be visible."""
+        with self._lock:
+            return frozenset(key for key, run in self._runs.items() if run.newest.snapshot.text)
+
     def options(self, column: Column) -> Options:
         """The options a column asks with."""
         return column.own or self.shared

@@ -1,0 +1,106 @@
+"""The app: settings, engine, tabs, launch. `python app.py --help` lists the options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: the app calls nobody on its own
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from multimodel.board import Boards
+from multimodel.engine import Engine
+from multimodel.errors import MultimodelError
+from multimodel.settings import Settings
+from multimodel.web import Guard
+from tabs.chat import ChatTab
+from tabs.page import header, theme
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+
+
+def arguments(argv: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
+    """The command line; what it leaves out comes from the settings."""
+    parser = argparse.ArgumentParser(prog="python app.py", description="Compare language models side by side.")
+    parser.add_argument("--host", default=settings.security.host, help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=settings.security.port, help="port (default: %(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    return parser.parse_args(argv)
+
+
+def build(engine: Engine) -> gr.Blocks:
+    """The page."""
+    with gr.Blocks(title="MultiModel", fill_width=True, analytics_enabled=False) as page:
+        header(engine.settings)
+        with gr.Tabs(elem_id="mm-tabs"), gr.Tab("Chat", elem_id="mm-chat-tab"):
+            ChatTab(engine, Boards(engine)).build(page)
+    return page
+
+
+def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: bool = False) -> str:
+    """Start serving in the background; the address, once the page answers. Raises OSError when the port is taken."""
+    allowed = engine.settings.security.allowed_hosts
+    page.queue(max_size=64, default_concurrency_limit=8, api_open=False)
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port or None,
+        inbrowser=browser,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=False,
+        ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=[],
+        max_file_size="20mb",
+        state_session_capacity=200,
+        theme=theme(),
+        css_paths=[ASSETS / "style.css"],
+        head_paths=[ASSETS / "head.html"],
+        app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
+    )
+    return str(address)
+
+
+def port_free(host: str, port: int) -> bool:
+    """Whether nothing listens there yet; port 0 means any."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app until Ctrl+C; the exit status."""
+    try:
+        settings = Settings.load()
+    except MultimodelError as error:
+        print(f"{error} {error.hint}", file=sys.stderr)
+        return 2
+    options = arguments(argv, settings)
+    if not port_free(options.host, options.port):
+        print(f"Port {options.port} on {options.host} is in use. Choose another with --port.", file=sys.stderr)
+        return 2
+    with Engine(settings) as engine:
+        page = build(engine)
+        address = serve(page, engine, options.host, options.port, browser=not options.no_browser)
+        print(f"Running on {address}", flush=True)
+        try:
+            page.block_thread()
+        except KeyboardInterrupt:
+            page.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

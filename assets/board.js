@@ -1,0 +1,233 @@
+// The board in the page. The server sends whole states (watch 'value'); this puts them in place, touching only what
+// changed, and reports what a person does as the event 'act' {op, key, model}. Texts come as finished, escaped HTML.
+const columns = element.querySelector(".mm-columns");
+const strip = element.querySelector(".mm-strip");
+const picker = element.querySelector(".mm-picker");
+const field = picker.querySelector("input");
+const options = picker.querySelector(".mm-options");
+const blueprint = element.querySelector(".mm-column-template");
+let picking = null; // key of the column whose model is being chosen
+let entries = [];
+let active = -1;
+
+// --- states of the server
+
+function setHTML(node, html) {
+  if (node.mmHTML !== html) {
+    node.mmHTML = html;
+    node.innerHTML = html;
+  }
+}
+
+function nearEnd(body) {
+  return body.scrollHeight - body.scrollTop - body.clientHeight < 60;
+}
+
+function showTurns(holder, turns) {
+  while (holder.children.length > turns.length) holder.lastElementChild.remove();
+  turns.forEach((html, i) => {
+    const node = holder.children[i] || holder.appendChild(document.createElement("article"));
+    node.className = "mm-turn";
+    setHTML(node, html);
+  });
+}
+
+function showColumn(column, index, count) {
+  let node = columns.querySelector(`[data-key="${column.key}"]`);
+  if (!node) {
+    node = blueprint.content.firstElementChild.cloneNode(true);
+    node.dataset.key = column.key;
+  }
+  const body = node.querySelector(".mm-body");
+  const stick = nearEnd(body) || (column.running && !node.classList.contains("mm-running"));
+  node.dataset.index = index;
+  node.classList.toggle("mm-running", column.running);
+  node.classList.toggle("mm-own", column.own);
+  node.setAttribute("aria-label", `${column.name}, ${column.backend}`);
+  node.querySelector(".mm-model-name").textContent = column.name;
+  node.querySelector(".mm-model-backend").textContent = column.backend;
+  node.querySelector(".mm-model").title = `${column.id}: choose a model`;
+  node.querySelector('[data-act="left"]').disabled = index === 0;
+  node.querySelector('[data-act="right"]').disabled = index === count - 1;
+  node.querySelector('[data-act="remove"]').disabled = count === 1;
+  node.querySelector('[data-act="regenerate"]').disabled = !column.turns.length;
+  node.querySelector('[data-act="clear"]').disabled = !column.turns.length && !column.running;
+  showTurns(node.querySelector(".mm-turns"), column.turns);
+  setHTML(node.querySelector(".mm-live"), column.live);
+  node.querySelector(".mm-blank").hidden = column.turns.length > 0 || column.running;
+  if (columns.children[index] !== node) columns.insertBefore(node, columns.children[index] || null);
+  if (stick) body.scrollTop = body.scrollHeight;
+}
+
+function showStrip(list) {
+  const names = list.map((c) => c.key + c.name + c.running).join("|");
+  if (strip.mmNames === names) return;
+  strip.mmNames = names;
+  strip.replaceChildren(
+    ...list.map((column, i) => {
+      const tab = document.createElement("button");
+      tab.type = "button";
+      tab.setAttribute("role", "tab");
+      tab.dataset.goto = column.key;
+      tab.dataset.index = i;
+      tab.textContent = column.name;
+      tab.classList.toggle("mm-running", column.running);
+      return tab;
+    })
+  );
+  markStrip();
+}
+
+function markStrip() {
+  const at = Math.round(columns.scrollLeft / Math.max(1, columns.clientWidth));
+  [...strip.children].forEach((tab, i) => tab.setAttribute("aria-selected", String(i === at)));
+}
+
+function show(state) {
+  if (!state || !state.columns) return;
+  const keys = new Set(state.columns.map((c) => c.key));
+  [...columns.children].forEach((node) => keys.has(node.dataset.key) || node.remove());
+  state.columns.forEach((column, i) => showColumn(column, i, state.columns.length));
+  columns.dataset.count = state.columns.length;
+  showStrip(state.columns);
+  const root = document.documentElement.dataset;
+  root.mmRunning = state.running ? "1" : "0";
+  root.mmFull = state.full ? "1" : "0";
+  root.mmEmpty = state.empty ? "1" : "0";
+}
+
+// --- choosing a model
+
+function matches(entry, words) {
+  const text = `${entry.id} ${entry.label} ${entry.group} ${entry.detail}`.toLowerCase();
+  return words.every((word) => text.includes(word));
+}
+
+function line(className, text) {
+  const node = document.createElement("span");
+  node.className = className;
+  node.textContent = text;
+  return node;
+}
+
+function option(entry) {
+  const node = document.createElement("div");
+  node.setAttribute("role", "option");
+  node.className = "mm-option";
+  node.dataset.model = entry.id;
+  node.append(line("mm-option-name", entry.label));
+  node.append(line("mm-option-detail", entry.unavailable || entry.detail));
+  if (entry.unavailable) node.setAttribute("aria-disabled", "true");
+  return node;
+}
+
+function list() {
+  const typed = field.value.trim();
+  const found = entries.filter((entry) => matches(entry, typed.toLowerCase().split(/\s+/)));
+  const nodes = [];
+  if (typed.includes(":") && !entries.some((entry) => entry.id === typed))
+    nodes.push(option({ id: typed, label: typed, detail: "Use this id" }));
+  let group = "";
+  for (const entry of found) {
+    if (entry.group !== group) nodes.push(line("mm-group", (group = entry.group)));
+    nodes.push(option(entry));
+  }
+  if (!nodes.length) nodes.push(line("mm-none", "Nothing by that name. Type a full id, for example gguf:OWNER/REPO:Q4_K_M"));
+  options.replaceChildren(...nodes);
+  const choices = selectable();
+  activate(typed ? 0 : choices.findIndex((node) => node.dataset.model === picker.dataset.current));
+}
+
+function selectable() {
+  return [...options.querySelectorAll(".mm-option")];
+}
+
+function activate(index) {
+  const choices = selectable();
+  active = choices.length ? Math.max(0, Math.min(index, choices.length - 1)) : -1;
+  choices.forEach((node, i) => {
+    node.id = `mm-option-${i}`;
+    node.setAttribute("aria-selected", String(i === active));
+  });
+  if (active >= 0) {
+    choices[active].scrollIntoView({ block: "nearest" });
+    field.setAttribute("aria-activedescendant", `mm-option-${active}`);
+  }
+}
+
+async function open(button) {
+  const column = button.closest(".mm-column");
+  picking = column.dataset.key;
+  const state = props.value.columns.find((c) => c.key === picking);
+  picker.dataset.current = state.id;
+  column.querySelector(".mm-head").append(picker);
+  picker.hidden = false;
+  field.value = "";
+  field.focus();
+  list();
+  entries = (await server.models()) || [];
+  if (picking) list();
+}
+
+function close(refocus) {
+  if (!picking) return;
+  const column = picker.closest(".mm-column");
+  picking = null;
+  picker.hidden = true;
+  if (refocus && column) column.querySelector(".mm-model").focus();
+  element.append(picker); // a removed column must not take it along
+}
+
+function choose(model) {
+  const key = picking;
+  close(true);
+  if (model) trigger("act", { op: "choose", key, model });
+}
+
+field.addEventListener("input", list);
+field.addEventListener("keydown", (event) => {
+  const choices = selectable();
+  if (event.key === "ArrowDown") activate(active + 1);
+  else if (event.key === "ArrowUp") activate(active - 1);
+  else if (event.key === "Enter") choose(choices[active] ? choices[active].dataset.model : field.value.trim());
+  else if (event.key === "Escape") close(true);
+  else if (event.key === "Tab") return close(false);
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+});
+document.addEventListener("pointerdown", (event) => {
+  if (picking && !picker.contains(event.target) && !event.target.closest('[data-open="picker"]')) close(false);
+});
+
+// --- what a person does
+
+async function copy(button) {
+  const code = button.dataset.copy === "code";
+  const source = code
+    ? button.closest(".mm-code").querySelector("pre").textContent
+    : button.parentElement.querySelector(".mm-raw").content.textContent;
+  try {
+    await navigator.clipboard.writeText(source);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed here";
+  }
+  setTimeout(() => (button.textContent = "Copy"), 1500);
+}
+
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button, .mm-option");
+  if (!button || button.disabled) return;
+  const column = button.closest(".mm-column");
+  if (button.dataset.copy) copy(button);
+  else if (button.dataset.open) picking === column.dataset.key ? close(true) : open(button);
+  else if (button.dataset.model) choose(button.dataset.model);
+  else if (button.dataset.goto)
+    columns.querySelector(`[data-key="${button.dataset.goto}"]`).scrollIntoView({ inline: "start", block: "nearest" });
+  else if (button.dataset.act) trigger("act", { op: button.dataset.act, key: column.dataset.key });
+});
+columns.addEventListener("scroll", () => requestAnimationFrame(markStrip), { passive: true });
+
+watch("value", () => show(props.value));
+show(props.value);

@@ -1,0 +1,343 @@
+"""The Chat tab: up to four models side by side, one prompt for all.
+
+The board and its runs belong to the server; the page follows them. Every handler changes the board and returns its
+whole view; `follow` is the one stream that carries all columns until the last answer has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from multimodel.board import Board, Boards, Column
+from multimodel.catalog import catalog, discover
+from multimodel.engine import Engine
+from multimodel.errors import MultimodelError
+from multimodel.settings import Settings
+from multimodel.types import RANGES, ModelId
+
+from . import markdown
+from .controls import options_from, sampling_controls, updates
+from .format import backend_name, overflow, short_name
+from .view import board_view
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+KEEP_ALIVE = 1.0
+"""Seconds after which the stream yields even when nothing is new: only then does Gradio notice that a page has left."""
+EXAMPLES = ("What can this app do?", "How do I add another model?", "What is the KV cache?")
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+QUICK: dict[str, Any] = {**HIDDEN, "queue": False}
+
+
+def interval(view: dict[str, Any], per_second: float) -> float:
+    """Seconds between two updates of the page, by what the browser must lay out again: the running answers.
+
+    The measured cost of one update is about 2 ms a running column and 1 ms for each 4,000 characters of its HTML; a
+    third of the main thread may go there.
+    """
+    live = [len(column["live"]) for column in view["columns"] if column["live"]]
+    cost = 0.002 * len(live) + sum(live) / 4_000 * 0.001
+    return max(1 / per_second, cost / 0.35)
+
+
+async def follow(board: Board, per_second: float) -> AsyncGenerator[dict[str, Any]]:
+    """Views of the board until every answer has ended, the last one complete.
+
+    A column's first text is shown at once, everything else at a rate the browser can bear.
+    """
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+    streams: dict[str, markdown.Stream] = {}
+    unwatch = board.watch(lambda: loop.call_soon_threadsafe(changed.set))
+    try:
+        while True:
+            changed.clear()
+            spoken = board.spoken()
+            view = board_view(board, streams)
+            yield view
+            if not view["running"]:
+                return
+            await _due(board, spoken, changed, interval(view, per_second))
+    finally:
+        unwatch()
+
+
+async def _due(board: Board, spoken: frozenset[str], changed: asyncio.Event, pause: float) -> None:
+    """Wait for news, and then for the rest of the pause unless a column says its first word."""
+    due = time.monotonic() + pause
+    await _wait(changed, KEEP_ALIVE)
+    while (left := due - time.monotonic()) > 0 and board.spoken() <= spoken:
+        changed.clear()
+        await _wait(changed, left)
+
+
+async def _wait(changed: asyncio.Event, timeout: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(changed.wait(), timeout)
+
+
+def model_lister(settings: Settings) -> Callable[[], list[dict[str, str]]]:
+    """The function the model picker calls in the page: what is known at once, and what servers list."""
+
+    def models() -> list[dict[str, str]]:
+        entries = catalog(settings)
+        for entries in discover(settings):
+            pass
+        return [asdict(entry) for entry in entries]
+
+    return models
+
+
+class ChatTab:
+    """The widgets of the tab and what they do. `boards` and `engine` are the server's; the page holds only an id."""
+
+    def __init__(self, engine: Engine, boards: Boards) -> None:
+        self.engine = engine
+        self.boards = boards
+        self.per_second = engine.settings.performance.updates_per_second
+        self._followers: dict[str, object] = {}  # page session: its newest follower
+
+    # handlers: each takes the board's id and returns what changes
+
+    def load(self, id: str | None) -> dict[Component, Any]:
+        """A page opens: it finds its board again, running answers included."""
+        board = self.boards.get(id)
+        return {self.id: board.id, self.stage: self._view(board)}
+
+    async def follow(self, id: str, request: gr.Request) -> AsyncGenerator[dict[str, Any]]:
+        """The stream of the page."""
+        session, mark = str(request.session_hash), object()
+        self._followers[session] = mark
+        try:
+            async for view in follow(self.boards.get(id), self.per_second):
+                yield view
+                if self._followers.get(session) is not mark:  # a later event of the same page follows now
+                    return
+        finally:
+            if self._followers.get(session) is mark:
+                del self._followers[session]
+
+    def send(self, prompt: str, id: str) -> dict[Component, Any]:
+        """One prompt for all columns. It stays in the box when it cannot be sent."""
+        board = self.boards.get(id)
+        try:
+            sent = board.send(prompt)
+        except MultimodelError as error:
+            return {self.warning: _warning([f"{error} {error.hint}"])}
+        return {self.prompt: "" if sent else gr.skip(), self.stage: self._view(board), self.warning: ""}
+
+    def act(self, id: str, event: gr.EventData) -> dict[Component, Any]:
+        """What a person did in the head of a column."""
+        board, op, key = self.boards.get(id), event.op, event.key
+        if not any(column.key == key for column in board.columns()):
+            return {self.stage: self._view(board)}
+        if op == "settings":
+            return self._open_settings(board, key)
+        try:
+            self._change(board, op, key, getattr(event, "model", "") if op == "choose" else "")
+        except MultimodelError as error:
+            return {self.stage: self._view(board), self.warning: _warning([f"{error} {error.hint}"])}
+        return {self.stage: self._view(board), self.warning: ""}
+
+    def _change(self, board: Board, op: str, key: str, model: str) -> None:
+        actions = {
+            "stop": lambda: board.stop(key),
+            "regenerate": lambda: board.regenerate(key),
+            "clear": lambda: board.clear(key),
+            "remove": lambda: board.remove(key),
+            "left": lambda: board.move(key, -1),
+            "right": lambda: board.move(key, 1),
+            "choose": lambda: board.choose(key, ModelId.parse(model)),
+        }
+        if op in actions:
+            actions[op]()
+
+    def add(self, id: str) -> dict[str, Any]:
+        """One more column, with the first default model that no column shows yet."""
+        board = self.boards.get(id)
+        shown = {column.model for column in board.columns()}
+        known = [ModelId.parse(text) for text in self.engine.settings.chat.columns]
+        board.add(next((model for model in known if model not in shown), known[-1]))
+        return self._view(board)
+
+    def stop(self, id: str) -> dict[str, Any]:
+        """Stop all columns."""
+        board = self.boards.get(id)
+        board.stop()
+        return self._view(board)
+
+    def new_chat(self, id: str) -> dict[str, Any]:
+        """Empty all conversations."""
+        board = self.boards.get(id)
+        board.clear()
+        return self._view(board)
+
+    def measure(self, prompt: str, id: str) -> str:
+        """A note above the prompt box when the prompt does not fit somewhere, before it is sent."""
+        if not prompt.strip():
+            return ""
+        sizes = self.boards.get(id).measure(prompt)
+        return _warning([text for column, size in sizes if (text := overflow(column.model, size))])
+
+    # settings
+
+    def shared_settings(self, id: str) -> dict[Component, Any]:
+        """Open the settings that all columns share."""
+        return self._open_settings(self.boards.get(id), None)
+
+    def save(self, id: str, target: str | None, system: str, **values: Any) -> dict[str, Any]:
+        """Keep what the widgets say for the column that is being set, or for all."""
+        board = self.boards.get(id)
+        column = _column(board, target)
+        board.set_options(options_from(system, values), column.key if column else None)
+        return self._view(board)
+
+    def own(self, id: str, target: str | None, own: bool) -> dict[Component, Any]:
+        """Unlink a column from the shared settings, or link it again."""
+        board = self.boards.get(id)
+        if column := _column(board, target):
+            board.set_options(board.options(column), column.key) if own else board.share(column.key)
+        return self._open_settings(board, target)
+
+    def _open_settings(self, board: Board, key: str | None) -> dict[Component, Any]:
+        column = _column(board, key)
+        options = board.options(column) if column else board.shared
+        taken = self._taken([column] if column else list(board.columns()))
+        linked = column is not None and column.own is None
+        where = f"{short_name(column.model)} ({backend_name(column.model)})" if column else "all columns"
+        return {
+            self.stage: self._view(board),
+            self.panel: gr.update(visible=True),
+            self.target: column.key if column else None,
+            self.heading: f"### Settings\nfor {where}",
+            self.own_switch: gr.update(visible=column is not None, value=not linked),
+            self.system: gr.update(value=options.system, interactive=not linked),
+            **updates(self.sampling, options, frozenset() if linked else taken),
+        }
+
+    def _taken(self, columns: list[Column]) -> frozenset[str]:
+        """The sampling parameters that at least one of the columns takes; all, where none is known yet."""
+        known = [c for column in columns if (c := self.engine.capabilities(column.model))]
+        if not known:
+            return frozenset(RANGES) | {"stop"}
+        return frozenset().union(*(capabilities.params for capabilities in known))
+
+    def _view(self, board: Board) -> dict[str, Any]:
+        return board_view(board, {})
+
+    # widgets
+
+    def build(self, page: gr.Blocks) -> None:
+        """Make the widgets and connect them."""
+        self.id = gr.BrowserState(None, storage_key="multimodel-board")
+        self.target = gr.State(None)
+        with gr.Row(elem_id="mm-chat", equal_height=True):
+            with gr.Column(elem_id="mm-main", scale=4, min_width=280):
+                self._build_toolbar()
+                self.stage = gr.HTML(
+                    {},
+                    html_template=(ASSETS / "board.html").read_text("utf-8"),
+                    js_on_load=(ASSETS / "board.js").read_text("utf-8"),
+                    apply_default_css=False,
+                    elem_id="mm-board",
+                    server_functions=[model_lister(self.engine.settings)],
+                )
+                self._build_composer()
+            self._build_settings()
+        self._connect(page)
+
+    def _build_toolbar(self) -> None:
+        with gr.Row(elem_id="mm-toolbar"):
+            self.new_button = gr.Button("New chat", elem_id="mm-new", size="sm")
+            self.add_button = gr.Button("Add column", elem_id="mm-add", size="sm")
+
+    def _build_composer(self) -> None:
+        with gr.Column(elem_id="mm-composer"):
+            with gr.Row(elem_id="mm-examples"):
+                self.examples = [gr.Button(text, size="sm") for text in EXAMPLES]
+            self.warning = gr.HTML("", elem_id="mm-warning")
+            with gr.Row(elem_id="mm-prompt-row", equal_height=True):
+                self.prompt = gr.Textbox(
+                    placeholder="Ask all columns",
+                    show_label=False,
+                    label="Prompt",
+                    lines=1,
+                    max_lines=8,
+                    max_length=400_000,
+                    autofocus=True,
+                    container=False,
+                    elem_id="mm-prompt",
+                    scale=10,
+                )
+                self.settings_button = gr.Button("Settings", elem_id="mm-settings-button", min_width=44)
+                self.stop_button = gr.Button("Stop all", elem_id="mm-stop", min_width=84)
+                self.send_button = gr.Button("Send", variant="primary", elem_id="mm-send", min_width=84)
+
+    def _build_settings(self) -> None:
+        with gr.Column(elem_id="mm-settings", visible=False, scale=1, min_width=300) as self.panel:
+            self.close_button = gr.Button("Close settings", elem_id="mm-settings-close", size="sm")
+            self.heading = gr.Markdown("### Settings\nfor all columns", elem_id="mm-settings-head")
+            self.own_switch = gr.Checkbox(label="Own settings", info="Off: follows the shared ones", visible=False)
+            self.system = gr.Textbox(
+                label="System prompt", info="Sent before the conversation", lines=3, max_lines=10, max_length=100_000
+            )
+            self.sampling = sampling_controls()
+
+    def _connect(self, page: gr.Blocks) -> None:
+        board = [self.id, self.stage]
+        panel = [self.panel, self.target, self.heading, self.own_switch, self.system, *self.sampling.values()]
+        following: dict[str, Any] = {
+            "fn": self.follow,
+            "inputs": [self.id],
+            "outputs": [self.stage],
+            "concurrency_limit": None,
+            "trigger_mode": "multiple",
+            **HIDDEN,
+        }
+        page.load(self.load, [self.id], board, **QUICK).then(**following)
+        sent = gr.on(
+            [self.prompt.submit, self.send_button.click],
+            self.send,
+            [self.prompt, self.id],
+            [self.prompt, self.stage, self.warning],
+            **QUICK,
+        )
+        sent.then(**following)
+        acted = self.stage.act(self.act, [self.id], [self.stage, self.warning, *panel], **QUICK)
+        acted.then(**following)
+        for button in self.examples:
+            asked = button.click(self.send, [button, self.id], [self.prompt, self.stage, self.warning], **QUICK)
+            asked.then(**following)
+        self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
+        self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
+        self.new_button.click(self.new_chat, [self.id], [self.stage], **QUICK)
+        self.prompt.input(self.measure, [self.prompt, self.id], [self.warning], trigger_mode="always_last", **QUICK)
+        self._connect_settings(panel)
+
+    def _connect_settings(self, panel: list[Component]) -> None:
+        self.settings_button.click(self.shared_settings, [self.id], [self.stage, *panel], **QUICK)
+        self.close_button.click(lambda: gr.update(visible=False), None, [self.panel], **QUICK)
+        self.own_switch.input(self.own, [self.id, self.target, self.own_switch], [self.stage, *panel], **QUICK)
+        named = {"id": self.id, "target": self.target, "system": self.system, **self.sampling}
+        changes = [widget.input for widget in (self.system, *self.sampling.values())]  # type: ignore[attr-defined]
+        gr.on(
+            changes, self.save, inputs_kwargs=named, outputs=[self.stage], trigger_mode="always_last", **QUICK
+        )
+
+
+def _column(board: Board, key: str | None) -> Column | None:
+    return next((column for column in board.columns() if column.key == key), None)
+
+
+def _warning(sentences: list[str]) -> str:
+    if not sentences:
+        return ""
+    return "".join(f'<div class="mm-warn" role="status">{escape(text)}</div>' for text in sentences)

@@ -1,0 +1,79 @@
+"""Widgets for sampling parameters. The keys are the field names of SamplingParams; the limits are its RANGES."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from multimodel.board import Options
+from multimodel.types import RANGES, SamplingParams
+
+STEPS = {"temperature": 0.05, "top_p": 0.01, "top_k": 1, "min_p": 0.01, "repetition_penalty": 0.01}
+LABELS = {
+    "temperature": ("Temperature", "0 takes the likeliest token; higher is more varied"),
+    "max_tokens": ("Max tokens", "The longest answer, in tokens"),
+    "top_p": ("Top-p", "Only the likeliest tokens that sum to this share; 1 is off"),
+    "top_k": ("Top-k", "Only this many of the likeliest tokens; 0 is off"),
+    "min_p": ("Min-p", "Drops tokens below this share of the likeliest; 0 is off"),
+    "repetition_penalty": ("Repetition penalty", "Above 1 makes repeated tokens less likely"),
+    "seed": ("Seed", "The same number gives the same answer; empty is random"),
+    "stop": ("Stop sequences", "The answer ends before any of these, one a line"),
+}
+OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Slider positions that mean "not set"."""
+TOP = {"max_tokens": 8192, "top_k": 200}
+"""Where a slider ends before the range does: finer steps where people work."""
+
+
+def sampling_controls() -> dict[str, Component]:
+    """One widget a field of SamplingParams, in the order people reach for them."""
+    widgets: dict[str, Component] = {}
+    for name, (label, info) in LABELS.items():
+        if name == "stop":
+            widgets[name] = gr.Textbox(label=label, info=info, lines=2, max_lines=4, max_length=2000)
+        elif name == "seed":
+            widgets[name] = gr.Number(None, label=label, info=info, precision=0, minimum=0, maximum=RANGES[name][1])
+        else:
+            widgets[name] = _slider(name, label, info)
+    return widgets
+
+
+def _slider(name: str, label: str, info: str) -> gr.Slider:
+    low, high = RANGES[name]
+    value = OFF.get(name, low)
+    return gr.Slider(low, TOP.get(name, high), value, step=STEPS.get(name, 1), label=label, info=info, buttons=[])
+
+
+def options_from(system: str, values: dict[str, Any]) -> Options:
+    """What the widgets say. A slider at its off position is a parameter that is not sent.
+
+    >>> options_from("", {"temperature": 0.0, "top_p": 1.0, "seed": None, "stop": "a\\n"}).params.asdict()
+    {'temperature': 0.0, 'stop': ('a',)}
+    """
+    chosen = {k: v for k, v in values.items() if v is not None and OFF.get(k) != v and k != "stop"}
+    stop = tuple(line for line in str(values.get("stop") or "").splitlines() if line)
+    integers = {k: int(v) for k, v in chosen.items() if k in ("max_tokens", "top_k", "seed")}
+    return Options(SamplingParams(**{**chosen, **integers, "stop": stop or None}), system)
+
+
+def values_of(options: Options) -> dict[str, Any]:
+    """The widget positions of some options: the inverse of `options_from`."""
+    params = options.params
+    values: dict[str, Any] = {name: getattr(params, name) for name in LABELS}
+    values = {name: OFF.get(name, RANGES.get(name, (None,))[0]) if v is None else v for name, v in values.items()}
+    return values | {"seed": params.seed, "stop": "\n".join(params.stop or ())}
+
+
+def updates(widgets: dict[str, Component], options: Options, taken: frozenset[str]) -> dict[Component, Any]:
+    """Gradio updates that show `options`, with the parameters outside `taken` greyed."""
+    values = values_of(options)
+    return {
+        widget: gr.update(
+            value=values[name],
+            interactive=name in taken,
+            info=LABELS[name][1] if name in taken else "Not taken by this model, so not sent",
+        )
+        for name, widget in widgets.items()
+    }

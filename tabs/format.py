@@ -1,0 +1,142 @@
+"""Values as a person reads them. Pure."""
+
+from __future__ import annotations
+
+from multimodel.types import ModelId, PromptSize, Snapshot, Stage
+
+ROUGH_TOKENS, ROUGH_SECONDS = 40, 0.2
+"""Below either, a rate is marked rough: one late token would change it by more than a reader expects."""
+
+FINISH = {
+    "stop": "finished",
+    "length": "cut at the length limit",
+    "content_filter": "ended by the content filter",
+    "tool_calls": "wants to call a tool",
+    "stopped": "stopped",
+    "incomplete": "incomplete",
+    "error": "failed",
+}
+
+STAGES = {
+    "queued": "Waiting in line",
+    "downloading": "Downloading",
+    "starting": "Starting the model's process",
+    "loading": "Loading the model",
+    "reading": "Reading the prompt",
+    "retrying": "Trying again",
+}
+
+BACKENDS = {
+    "transformers": "Transformers",
+    "gguf": "GGUF",
+    "openai": "OpenAI",
+    "hf-inference": "HF Inference",
+    "echo": "Echo",
+}
+
+
+def seconds(value: float) -> str:
+    """A duration.
+
+    >>> seconds(0.0042), seconds(0.25), seconds(3.14), seconds(75)
+    ('4 ms', '250 ms', '3.1 s', '1 min 15 s')
+    """
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s"
+    return f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def size(count: float) -> str:
+    """Bytes in powers of ten, as disks and the Hub give them.
+
+    >>> size(512), size(4_400_000), size(2.5e9)
+    ('512 B', '4.4 MB', '2.5 GB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit != "MB" else f"{count:.1f} MB"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def short_name(model: ModelId) -> str:
+    """What a column head calls a model: the name without owner and path.
+
+    >>> short_name(ModelId.parse("gguf:Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M"))
+    'Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M'
+    """
+    return model.name.rstrip("/").rpartition("/")[2] or model.name
+
+
+def backend_name(model: ModelId) -> str:
+    """What the page calls the backend; a named endpoint is called by its name."""
+    return BACKENDS.get(model.backend, model.backend)
+
+
+def speed(snapshot: Snapshot) -> str:
+    """Decoding speed in tokens/s; empty below two tokens, "~" where it is rough or the count is an estimate."""
+    usage, timing = snapshot.usage, snapshot.timing
+    rate = timing.tokens_per_second(usage.output_tokens) if usage else None
+    if rate is None or usage is None or timing.first_token is None or timing.last_token is None:
+        return ""
+    few = usage.output_tokens < ROUGH_TOKENS or timing.last_token - timing.first_token < ROUGH_SECONDS
+    mark = "~" if few or usage.estimated else ""
+    return f"{mark}{rate:.0f} tok/s" if rate >= 10 else f"{mark}{rate:.1f} tok/s"
+
+
+def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """(figure, what it is) of one answer, in the order they are read; unknown ones are left out."""
+    usage, timing = snapshot.usage, snapshot.timing
+    rows: list[tuple[str, str]] = []
+    if timing.ttft is not None:
+        rows.append((f"TTFT {seconds(timing.ttft)}", "Time to first token: from asking the model to its first visible text"))
+    if rate := speed(snapshot):
+        rough = " Rough: a short answer, or counted by us." if rate.startswith("~") else ""
+        rows.append((rate, f"Decoding speed: tokens after the first over the time after the first.{rough}"))
+    if usage:
+        mark = "~" if usage.estimated else ""
+        rows.append((f"{mark}{usage.output_tokens} tokens", _tokens_help(snapshot)))
+    if snapshot.finish_reason and snapshot.finish_reason != "error":
+        rows.append((FINISH[snapshot.finish_reason], f"Finish reason: {snapshot.finish_reason}"))
+    if timing.loading >= 0.05:
+        rows.append((f"loaded in {seconds(timing.loading)}", "Download, start and loading, not counted in the others"))
+    return rows
+
+
+def _tokens_help(snapshot: Snapshot) -> str:
+    assert snapshot.usage
+    reused = f", {snapshot.usage.reused_tokens} of them reused" if snapshot.usage.reused_tokens else ""
+    return f"Tokens of the answer. The prompt took {snapshot.usage.input_tokens}{reused}."
+
+
+def stage_text(stage: Stage) -> str:
+    """One line on what an answer waits for.
+
+    >>> stage_text(Stage("retrying", "Too many requests.", seconds=2.4))
+    'Too many requests. Trying again in 3 s'
+    """
+    if stage.name == "retrying":
+        return f"{stage.detail} Trying again in {int(stage.seconds or 0) + 1} s"
+    percent = f" {stage.fraction:.0%}" if stage.fraction is not None else ""
+    detail = f": {stage.detail}" if stage.detail else ""
+    left = f", {seconds(stage.seconds)} left" if stage.seconds and stage.name == "downloading" else ""
+    return f"{STAGES[stage.name]}{percent}{detail}{left}"
+
+
+def overflow(model: ModelId, measured: PromptSize) -> str:
+    """What would happen to a prompt that is too long; empty when it fits.
+
+    >>> overflow(ModelId("gguf", "guide"), PromptSize(1210, 1024, dropped=2))
+    'guide (GGUF): 1,210 of 1,024 tokens. The oldest 2 messages would be left out.'
+    """
+    if not measured.dropped and measured.tokens < measured.context_length:
+        return ""
+    about = "about " if measured.estimated else ""
+    what = "message" if measured.dropped == 1 else f"{measured.dropped} messages"
+    then = f"The oldest {what} would be left out." if measured.dropped else "The prompt alone is too long: shorten it."
+    return (
+        f"{short_name(model)} ({backend_name(model)}): {about}{measured.tokens:,} of {measured.context_length:,} "
+        f"tokens. {then}"
+    )

@@ -1,0 +1,122 @@
+"""Markdown of untrusted text as safe HTML, fast enough to be made again at every update of a stream.
+
+Raw HTML is escaped, links open only http, https and mailto, and images become links: a picture in an answer would
+tell its server who is reading, and could carry the conversation away in its address.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from html import escape
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+HIGHLIGHT_LIMIT = 20_000
+"""Characters of code beyond which colours are left out: lexing a very long block would hold up the other columns."""
+
+
+def render(text: str) -> str:
+    """The HTML of a finished text.
+
+    >>> render("**hi** <script>")
+    '<p><strong>hi</strong> &lt;script&gt;</p>\\n'
+    >>> render("![x](http://evil/?d=secret)")
+    '<p><a href="http://evil/?d=secret" rel="noopener noreferrer nofollow" target="_blank">x</a></p>\\n'
+    """
+    return str(_parser().render(text))
+
+
+class Stream:
+    """The HTML of a text that grows: finished blocks are rendered once, only the last one again and again."""
+
+    def __init__(self) -> None:
+        self._source = ""
+        self._settled = 0  # characters of the source whose HTML will not change
+        self._html = ""
+
+    def update(self, text: str) -> str:
+        """The HTML of the text as it stands."""
+        if not text.startswith(self._source):
+            self._settled, self._html = 0, ""
+        self._source = text
+        cut = _block_boundary(text, self._settled)
+        if cut > self._settled:
+            self._html += render(text[self._settled : cut])
+            self._settled = cut
+        return self._html + render(text[self._settled :])
+
+
+def _block_boundary(text: str, start: int) -> int:
+    """Where the last block after `start` begins that no later text can join: after a blank line, outside any fence,
+    at a line that continues neither a list nor a quotation nor indented code."""
+    fence, blank, cut, at = "", False, start, start
+    for line in text[start:].splitlines(keepends=True):
+        bare = line.strip()
+        if bare.startswith(("```", "~~~")):
+            if not fence:
+                cut = at if blank and line[0] in "`~" else cut
+                fence = bare[:3]
+            elif bare.startswith(fence):
+                fence = ""
+        elif blank and not fence and bare and _starts_block(line):
+            cut = at
+        blank = not bare
+        at += len(line)
+    return cut
+
+
+def _starts_block(line: str) -> bool:
+    return line[0].isalpha() or line[0] == "#"
+
+
+def _code(text: str, language: str) -> str:
+    """Highlighted code in the classes of style.css."""
+    lexed = escape(text)
+    if language and len(text) <= HIGHLIGHT_LIMIT:
+        try:
+            lexed = highlight(text, get_lexer_by_name(language), HtmlFormatter(nowrap=True, classprefix="hl-"))
+        except ClassNotFound:
+            pass
+    name = escape(language[:20]) or "text"
+    head = f'<div class="mm-code-head"><span>{name}</span><button type="button" data-copy="code">Copy</button></div>'
+    return f'<div class="mm-code">{head}<pre><code>{lexed}</code></pre></div>\n'
+
+
+class _Renderer(RendererHTML):
+    def fence(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        words = tokens[idx].info.split()
+        return _code(tokens[idx].content, words[0] if words else "")
+
+    def code_block(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return _code(tokens[idx].content, "")
+
+    def link_open(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        tokens[idx].attrSet("rel", "noopener noreferrer nofollow")
+        tokens[idx].attrSet("target", "_blank")
+        return self.renderToken(tokens, idx, options, env)
+
+    def image(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        source = escape(str(tokens[idx].attrGet("src") or ""))
+        name = escape(tokens[idx].content or "image")
+        return f'<a href="{source}" rel="noopener noreferrer nofollow" target="_blank">{name}</a>'
+
+    def table_open(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return '<div class="mm-table"><table>'
+
+    def table_close(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        return "</table></div>"
+
+
+@lru_cache(maxsize=1)
+def _parser() -> MarkdownIt:
+    options = {"html": False, "linkify": False, "breaks": True}
+    parser = MarkdownIt("commonmark", options, renderer_cls=_Renderer).enable(["table", "strikethrough"])
+    parser.validateLink = lambda url: url.strip().lower().startswith(("http://", "https://", "mailto:", "#"))  # type: ignore[method-assign]
+    return parser

@@ -1,0 +1,122 @@
+"""A board as the page shows it: values to HTML. Pure but for a cache; every text of a model or person is escaped here.
+
+The page's script (assets/board.js) puts these pieces in place; it makes no HTML of its own from texts.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from html import escape
+from typing import Any
+
+from multimodel.board import MAX_COLUMNS, Board, Column, Turn
+from multimodel.errors import MultimodelError
+from multimodel.types import ModelId, Snapshot
+
+from . import markdown
+from .format import backend_name, figures, short_name, stage_text
+
+
+def board_view(board: Board, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
+    """Everything the page needs to show a board. `streams` keeps the growing texts between calls."""
+    columns = board.columns()
+    return {
+        "columns": [_column(column, streams) for column in columns],
+        "running": sum(column.live is not None for column in columns),
+        "full": len(columns) >= MAX_COLUMNS,
+        "empty": not any(column.turns or column.live for column in columns),
+    }
+
+
+def _column(column: Column, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
+    live = ""
+    if column.live:
+        stream = streams.setdefault(column.key, markdown.Stream())
+        live = _live(column.asked, column.live, stream)
+    else:
+        streams.pop(column.key, None)
+    return {
+        "key": column.key,
+        "id": str(column.model),
+        "name": short_name(column.model),
+        "backend": backend_name(column.model),
+        "own": column.own is not None,
+        "running": column.live is not None,
+        "turns": [turn_html(turn, column.model) for turn in column.turns],
+        "live": live,
+    }
+
+
+@lru_cache(maxsize=4096)
+def turn_html(turn: Turn, current: ModelId) -> str:
+    """A finished turn; the answer says its model where that is not the column's any more."""
+    answer = turn.answer
+    parts = [_prompt(turn.prompt), '<div class="mm-answer">']
+    if answer.model != current:
+        parts.append(f'<div class="mm-by">{escape(str(answer.model))}</div>')
+    parts.append(_reasoning(answer.reasoning, open=False))
+    parts.append(f'<div class="mm-md">{markdown.render(answer.text)}</div>')
+    if answer.finish_reason in ("incomplete", "length", "stopped", "content_filter"):
+        parts.append(_ending(answer))
+    parts.append(error_html(answer.error))
+    parts.append(_footer(answer))
+    return "".join(parts) + "</div>"
+
+
+def _live(prompt: str, answer: Snapshot, stream: markdown.Stream) -> str:
+    body = f'<div class="mm-md mm-growing">{stream.update(answer.text)}</div>' if answer.text else _waiting(answer)
+    thoughts = _reasoning(answer.reasoning, open=not answer.text)
+    return f'{_prompt(prompt)}<div class="mm-answer">{thoughts}{body}{_footer(answer)}</div>'
+
+
+def _prompt(text: str) -> str:
+    return f'<div class="mm-prompt">{escape(text)}</div>'
+
+
+def _reasoning(text: str, *, open: bool) -> str:
+    if not text:
+        return ""
+    state = " open" if open else ""
+    return f'<details class="mm-thoughts"{state}><summary>Thoughts</summary><div>{escape(text)}</div></details>'
+
+
+def _waiting(answer: Snapshot) -> str:
+    """What an answer without text shows: its stage, a bar where progress is known, and lines that hold the place."""
+    stage = answer.stage
+    words = stage_text(stage) if stage else "Asking the model"
+    bar = ""
+    if stage and stage.fraction is not None:
+        share = f"{100 * stage.fraction:.0f}"
+        bar = f'<div class="mm-bar" role="progressbar" aria-valuenow="{share}"><i style="width:{share}%"></i></div>'
+    return (
+        f'<div class="mm-stage" role="status">{escape(words)}</div>{bar}<div class="mm-skeleton"><i></i><i></i></div>'
+    )
+
+
+def _ending(answer: Snapshot) -> str:
+    sentence = {
+        "incomplete": "The answer may be cut: the stream ended without a finish reason.",
+        "length": "The length limit was reached. Raise Max tokens in the settings for a longer answer.",
+        "content_filter": "The service ended this answer by its content filter.",
+        "stopped": "Stopped.",
+    }[answer.finish_reason or ""]
+    return f'<div class="mm-note">{sentence}</div>'
+
+
+def error_html(error: MultimodelError | None) -> str:
+    """What went wrong and what to do, with a button that asks again."""
+    if not error:
+        return ""
+    hint = f"<p>{escape(error.hint)}</p>" if error.hint else ""
+    retry = '<button type="button" data-act="regenerate">Ask again</button>'
+    return f'<div class="mm-error" role="alert"><strong>{escape(str(error))}</strong>{hint}{retry}</div>'
+
+
+def _footer(answer: Snapshot) -> str:
+    notes = "".join(f'<div class="mm-note">{escape(note)}</div>' for note in answer.notes)
+    shown = "".join(f'<span title="{escape(why)}">{escape(figure)}</span>' for figure, why in figures(answer))
+    copy = ""
+    if answer.done and answer.text:
+        raw = escape(answer.text)
+        copy = f'<button type="button" data-copy="answer">Copy</button><template class="mm-raw">{raw}</template>'
+    return f'{notes}<div class="mm-figures">{shown}{copy}</div>'
