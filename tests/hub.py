@@ -1,0 +1,163 @@
+"""A Hub on loopback: repositories held in memory, served as the real one serves them, with faults on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlparse
+
+COMMIT = "c" * 40
+LARGE = (".gguf", ".safetensors", ".bin")
+
+
+@dataclass
+class Repo:
+    """One repository; `fault` answers every request for a file: "gated", "rejected", "limited" or "broken"."""
+
+    files: dict[str, bytes]
+    fault: str = ""
+
+
+@dataclass
+class FakeHub:
+    """What the server holds, what it was asked, and what goes wrong."""
+
+    repos: dict[str, Repo] = field(default_factory=dict)
+    requests: list[tuple[str, str, str]] = field(default_factory=list)  # (method, path, Range)
+    tokens: list[str] = field(default_factory=list)  # the Authorization headers that came
+    cut_after: list[int] = field(default_factory=list)  # the next answers with a file end after so many bytes
+    stall: threading.Event | None = None  # files stop half-way until it is set
+    corrupt: bool = False  # large files arrive with one byte changed
+    ranges: bool = True  # whether Range is understood
+    url: str = ""
+
+    def downloads(self) -> list[str]:
+        """The files that were sent, in order."""
+        return [path.partition("/resolve/")[2].partition("/")[2] for _, path, _ in self.requests if "/resolve/" in path]
+
+
+FAULTS: dict[str, tuple[int, str, str]] = {
+    "gated": (403, "GatedRepo", "Access to model is restricted and you are not in the authorized list."),
+    "rejected": (403, "GatedRepo", "Your request to access model has been rejected by the repo's authors."),
+    "limited": (429, "", "Too many requests"),
+    "broken": (500, "", "Internal error"),
+    "bad token": (401, "", "Invalid credentials in Authorization header"),
+}
+
+
+@contextmanager
+def running() -> Iterator[FakeHub]:
+    """A Hub that answers at its `url` while the block runs."""
+    hub = FakeHub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        if hub.stall:
+            hub.stall.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def log_message(self, *args: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        address = urlparse(self.path)
+        path = unquote(address.path)
+        self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
+        self.hub.tokens.append(self.headers.get("Authorization", ""))
+        if path == "/api/models":
+            return self._search(parse_qs(address.query))
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+            return self._about(match[1], match[2] or "main")
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            return self._resolve(match[1], match[2])
+        if match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
+            return self._content(match[1], match[2])
+        return self._refuse(404, "", "no such address")
+
+    def _search(self, query: dict[str, list[str]]) -> None:
+        wanted = query.get("search", [""])[0].lower()
+        self._json([{"id": name} for name in self.hub.repos if wanted[:4] in name.lower()])
+
+    def _about(self, name: str, revision: str) -> None:
+        repo = self.hub.repos.get(name)
+        if repo is None:
+            return self._refuse(401, "RepoNotFound", "Repository not found")
+        if revision not in ("main", COMMIT):
+            return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return self._json({"id": name, "sha": COMMIT, "siblings": [_sibling(*file) for file in repo.files.items()]})
+
+    def _resolve(self, name: str, file: str) -> None:
+        """Small files at once; large ones lie on another host, which must not see the token."""
+        if fault := self.hub.repos[name].fault:
+            return self._refuse(*FAULTS[fault])
+        if not file.endswith(LARGE):
+            return self._content(name, file)
+        self.send_response(302)
+        self.send_header("Location", f"{self.hub.url.replace('127.0.0.1', 'localhost')}/cdn/{name}/{file}")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", "0")
+        return self.end_headers()
+
+    def _content(self, name: str, file: str) -> None:
+        content = self.hub.repos[name].files[file]
+        if self.hub.corrupt and file.endswith(LARGE):
+            content = bytes([content[0] ^ 1]) + content[1:]
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")) if self.hub.ranges else None
+        start = int(asked[1]) if asked else 0
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        return self._send(content[start:], slow=file.endswith(LARGE))
+
+    def _send(self, content: bytes, *, slow: bool) -> None:
+        if slow and self.hub.cut_after:
+            self.wfile.write(content[: self.hub.cut_after.pop(0)])
+            self.close_connection = True
+            return
+        half = len(content) // 2 if slow and self.hub.stall else 0
+        try:
+            self.wfile.write(content[:half])
+            if half and self.hub.stall:
+                self.hub.stall.wait(30)
+            self.wfile.write(content[half:])
+        except OSError:  # the client has gone
+            self.close_connection = True
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self._json({"error": message}, status, {"X-Error-Code": code, "X-Error-Message": message})
+
+    def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            if text:
+                self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _sibling(name: str, content: bytes) -> dict[str, Any]:
+    row: dict[str, Any] = {"rfilename": name, "size": len(content)}
+    row["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    if name.endswith(LARGE):
+        row["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+    return row
