@@ -100,7 +100,7 @@ def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         rows.append((f"{mark}{usage.output_tokens} tokens", _tokens_help(snapshot)))
     if snapshot.finish_reason and snapshot.finish_reason != "error":
         rows.append((FINISH[snapshot.finish_reason], f"Finish reason: {snapshot.finish_reason}"))
-    if timing.loading >= 0.05:
+    if timing.loading >= 0.05 and (snapshot.done or timing.first_token is not None):
         rows.append((f"loaded in {seconds(timing.loading)}", "Download, start and loading, not counted in the others"))
     return rows
 
