@@ -1,0 +1,120 @@
+"""Models served through Hugging Face: `hf-inference:OWNER/REPO`, or `...@PROVIDER` to choose who serves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from huggingface_hub import InferenceClient
+
+from ..compute import Cores
+from ..errors import InvalidSetting, MultimodelError
+from ..settings import Settings
+from ..types import Capabilities, Chunk, Message, ModelSpec, PromptSize, SamplingParams
+from . import remote
+from .service import PLACEHOLDER, Service, revealed
+from .wire import Event, Wire, events
+
+ROUTER = "https://router.huggingface.co/v1"
+
+
+def request_args(name: str, messages: Sequence[Message], params: SamplingParams) -> dict[str, Any]:
+    """The arguments of InferenceClient.chat_completion. The router knows a provider as a suffix of the model.
+
+    >>> request_args("Qwen/Qwen3-8B@groq", [], SamplingParams(seed=1))["model"]
+    'Qwen/Qwen3-8B:groq'
+    """
+    repository, at, provider = name.partition("@")
+    given = params.asdict()
+    if "stop" in given:
+        given["stop"] = list(given["stop"])
+    return {
+        "model": f"{repository}:{provider}" if at else repository,
+        "messages": [{"role": m.role, "content": m.content} for m in messages],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **given,
+    }
+
+
+class HfInferenceBackend:
+    """A model served by one of the Hub's inference providers, or by an Inference Endpoint of one's own."""
+
+    capabilities = Capabilities(
+        params=frozenset({"max_tokens", "temperature", "top_p", "seed", "stop"}), local=False, key_var="HF_TOKEN"
+    )
+
+    def __init__(self, spec: ModelSpec, service: Service, settings: Settings) -> None:
+        self.model = spec.id
+        self._service = service
+        self._limits = settings.api
+
+    def stream(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
+        """The answer. Raises MultimodelError."""
+        args = request_args(self.model.name, messages, params.only(self.capabilities.params))
+
+        def send(wire: Wire) -> Generator[Event]:
+            with closing(_Client(wire, self._service)) as client:
+                yield from client.chat_completion(**args)
+
+        wire = Wire(self._service.key)
+        with closing(remote.answer(send, self._service, self.model.name, self._limits, wire)) as chunks:
+            yield from chunks
+
+    def measure(self, messages: Sequence[Message]) -> PromptSize | None:
+        """None: only the service knows."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is kept between answers."""
+
+
+class _Client(InferenceClient):
+    """The Hub's client, sending over our wire: its own follows redirects, waits for ever and cannot be hung up."""
+
+    def __init__(self, wire: Wire, service: Service) -> None:
+        own_address = None if service.base_url == ROUTER else service.base_url
+        super().__init__(base_url=own_address, api_key=service.key or PLACEHOLDER)
+        self._wire = wire
+
+    def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Iterator[str]:  # type: ignore[override]
+        """The lines of the response, as the client's parser wants them; errors of every kind are seen before it."""
+        url, headers, body = request_parameters.url, request_parameters.headers, request_parameters.json
+        with self._wire.client.stream("POST", url, json=body, headers=headers) as response:
+            if not response.is_success:
+                response.read()
+                response.raise_for_status()
+            for event in events(response.iter_bytes(), response.headers.get("Content-Type", "")):
+                yield f"data: {json.dumps(event)}"
+
+
+def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> HfInferenceBackend:
+    """The backend of a model. Raises MissingKey, or InvalidSetting for a token that cannot be one."""
+    return HfInferenceBackend(spec, service(settings), settings)
+
+
+def names(backend: str, settings: Settings) -> tuple[str, ...]:
+    """The models the providers serve; empty where the router does not answer."""
+    try:
+        return listed(backend, settings)
+    except MultimodelError:
+        return ()
+
+
+def listed(backend: str, settings: Settings) -> tuple[str, ...]:
+    """The same, raising MultimodelError where there is no list."""
+    return remote.names(service(settings))
+
+
+def service(settings: Settings) -> Service:
+    """The Hub's router, or one's own endpoint, with the token for it. Raises MissingKey or InvalidSetting."""
+    url, token = settings.api.hf_inference_url.rstrip("/") or ROUTER, revealed(settings.api.hf_token)
+    hub = Service(
+        "hf-inference", "Hugging Face Inference", url, token, "HF_TOKEN", "https://huggingface.co/settings/tokens"
+    )
+    hub.checked(key_needed=not hub.on_this_machine)
+    if url == ROUTER and not token.startswith("hf_"):
+        raise InvalidSetting("The token in HF_TOKEN is none of the Hub's.", hint=f"It begins with hf_; {hub.key_page}.")
+    return hub

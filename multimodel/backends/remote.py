@@ -1,0 +1,212 @@
+"""What every remote model does alike: one answer over one wire, folded into chunks; and the list of a service's models.
+
+Bytes become events (`wire`), events become chunks (here), failures become our errors (`failures`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import ConnectionFailure, ModelNotFound, MultimodelError, ProtocolFailure, TimedOut
+from ..pump import Arrived, pump
+from ..settings import ApiSettings
+from ..types import Chunk, FinishReason, Usage
+from .failures import guarded, translated
+from .service import PLACEHOLDER, Service
+from .wire import Event, Wire, parsed, whole
+
+Send = Callable[[Wire], Generator[Event]]
+"""Sends one request over a wire and gives the events of the response; runs in the thread of a pump."""
+
+TEXT_LIMIT = 1 << 20
+"""Characters of one answer; more than any model writes."""
+
+LIST_TIMEOUT = 3.0
+LIST_LIMIT = 16 << 20
+
+FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "end_turn": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "abort": "incomplete",
+    "error": "incomplete",
+}
+"""The services' words for ours; one that is not here is a plain stop."""
+
+
+def answer(send: Send, service: Service, name: str, limits: ApiSettings, wire: Wire) -> Generator[Chunk]:
+    """One answer of the model `name` over a new wire. Raises MultimodelError; closing it hangs up.
+
+    A stream that breaks off after its first text ends as incomplete: what was said is worth keeping.
+    """
+    story = Story()
+    events = pump(
+        lambda: guarded(lambda: send(wire), lambda error: _named(error, wire, service, name)),
+        wire.hang_up,
+        first_timeout=limits.first_token_timeout,
+        stall_timeout=limits.stall_timeout,
+    )
+    try:
+        with wire.client, closing(events):
+            for arrived in events:
+                yield story.told(arrived) if arrived else Chunk()
+    except (ConnectionFailure, TimedOut) as error:
+        if not story.begun:
+            raise
+        if not story.finish_reason:
+            yield Chunk(note=f"{error} The answer may be cut.")
+    yield from story.ending(service)
+
+
+def _named(error: Exception, wire: Wire, service: Service, name: str) -> MultimodelError:
+    """The error in our words; for a wrong name with the nearest right ones."""
+    own = translated(error, service, name)
+    if isinstance(own, ModelNotFound):
+        with suppress(Exception):  # the names are a courtesy
+            known = next(_read_names(wire, service))
+            own.hint = suggestion(service.backend, name, known) or own.hint
+    return own
+
+
+def suggestion(backend: str, name: str, known: tuple[str, ...]) -> str:
+    """The nearest of the known names, or the first few.
+
+    >>> suggestion("ollama", "lama3", ("llama3:8b", "qwen3"))
+    'Did you mean ollama:llama3:8b?'
+    """
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    ids = [f"{backend}:{other}" for other in near or known[:3]]
+    if near:
+        return f"Did you mean {' or '.join(ids)}?"
+    return f"It has {', '.join(ids)}{' and others' if len(known) > 3 else ''}." if ids else ""
+
+
+class Story:
+    """The fold of the events of one answer."""
+
+    def __init__(self) -> None:
+        self.finish_reason: FinishReason | None = None
+        self._usage: Usage | None = None
+        self._pieces = 0  # events with text or thoughts: about as many as tokens
+        self._said = 0  # characters of text
+        self._thought = 0
+        self._at: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to keep."""
+        return bool(self._said or self._thought or self.finish_reason)
+
+    def told(self, arrived: Arrived[Event]) -> Chunk:
+        """What an event says, stamped with its time; an empty chunk where it says nothing. Raises ProtocolFailure."""
+        event, self._at = arrived.item, arrived.at
+        self._usage = usage_of(event) or self._usage
+        text, reasoning = "", ""
+        for choice in _first_choice(event):
+            delta = choice.get("delta") or choice.get("message")
+            if isinstance(delta, dict):
+                text = _text(delta.get("content")) + _text(delta.get("refusal"))
+                reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+            if isinstance(word := choice.get("finish_reason"), str):
+                self.finish_reason = FINISH_REASONS.get(word, "stop")
+        return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at)) if text or reasoning else Chunk()
+
+    def ending(self, service: Service) -> Iterator[Chunk]:
+        """The last chunk, perhaps after a note. Raises ProtocolFailure where nothing at all was said."""
+        if not self.begun:
+            raise ProtocolFailure(
+                f"{service.title} ended the answer without a word.",
+                hint=f"Try again; if it stays, check that {service.base_url} is the address of a chat server.",
+            )
+        if self.finish_reason == "length" and self._thought and not self._said:
+            yield Chunk(note="All of max_tokens went into thinking; raise it to see an answer.")
+        usage = self._usage or Usage(output_tokens=self._pieces, estimated=True)
+        yield Chunk(finish_reason=self.finish_reason or "incomplete", usage=usage, at=self._at)
+
+    def _counted(self, chunk: Chunk) -> Chunk:
+        self._pieces += 1
+        self._said += len(chunk.text)
+        self._thought += len(chunk.reasoning)
+        if self._said + self._thought > TEXT_LIMIT:
+            raise ProtocolFailure("The answer grew beyond a million characters.", hint="Set a lower max_tokens.")
+        return chunk
+
+
+def _first_choice(event: Event) -> list[dict[str, Any]]:
+    choices = event.get("choices")
+    found = choices if isinstance(choices, list) else []
+    return [c for c in found if isinstance(c, dict) and not c.get("index")][:1]
+
+
+def _text(value: object) -> str:
+    """The text of a field: a string, or a list of parts."""
+    if isinstance(value, list):
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    return printable(value) if isinstance(value, str) else ""
+
+
+def usage_of(event: Event) -> Usage | None:
+    """The token counts of an event that has them.
+
+    >>> usage_of({"usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}}})
+    Usage(input_tokens=9, output_tokens=2, estimated=False, reused_tokens=8)
+    """
+    usage = event.get("usage")
+    if not isinstance(usage, dict) or not isinstance(usage.get("completion_tokens"), int):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(_count(usage.get("prompt_tokens")), _count(usage["completion_tokens"]), reused_tokens=_count(cached))
+
+
+def _count(value: object) -> int:
+    return max(0, value) if isinstance(value, int) else 0
+
+
+_ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text without terminal escapes and control characters; a lone surrogate, which no file can hold, becomes U+FFFD.
+
+    >>> printable("a\\x00b\\x1b[31mred\\n")
+    'abred\\n'
+    """
+    return _SURROGATE.sub("\ufffd", _ESCAPE.sub("", text))
+
+
+def names(service: Service) -> tuple[str, ...]:
+    """The models a service lists, asked with a short time limit. Raises MultimodelError."""
+    wire = Wire(service.key)
+    replies = pump(
+        lambda: guarded(lambda: _read_names(wire, service), lambda e: translated(e, service, "")),
+        wire.hang_up,
+        first_timeout=LIST_TIMEOUT,
+        stall_timeout=LIST_TIMEOUT,
+    )
+    with wire.client, closing(replies):
+        return next((reply.item for reply in replies if reply), ())
+
+
+def _read_names(wire: Wire, service: Service) -> Generator[tuple[str, ...]]:
+    headers = {"Authorization": f"Bearer {service.key or PLACEHOLDER}"}
+    with wire.client.stream("GET", f"{service.base_url}/models", headers=headers, timeout=LIST_TIMEOUT) as response:
+        if not response.is_success:
+            response.read()
+            response.raise_for_status()
+        body = parsed(whole(response.iter_bytes(), LIST_LIMIT))
+    rows = body.get("data")
+    found = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    yield tuple(dict.fromkeys(printable(name) for name in found if isinstance(name, str) and name))
