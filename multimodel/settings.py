@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import InvalidSetting
 
@@ -39,9 +39,19 @@ class Endpoint(BaseModel):
 
 
 class Group(BaseSettings):
-    """Settings that belong together."""
+    """Settings that belong together.
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file=".env", populate_by_name=True)
+    The prefix holds for field names: without it a plain COLUMNS, HOST or PORT of the shell would be taken for ours.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_file=".env",
+        env_prefix="MULTIMODEL_",
+        env_ignore_empty=True,
+        populate_by_name=True,
+    )
 
 
 def _env(*names: str, **options: Any) -> Any:
@@ -120,15 +130,32 @@ class Settings(BaseModel):
             settings = cls()
             keys = {e.key_var: _variable(e.key_var) for e in settings.api.endpoints if e.key_var}
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InvalidSetting(f"{where}: {first['msg']}.", hint="Correct it in .env or the environment.") from None
+            raise _invalid(error) from None
+        except SettingsError as error:
+            raise _unreadable(error) from None
         found = {name: SecretStr(value) for name, value in keys.items() if value}
         return settings.model_copy(update={"environment": found})
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of that name."""
         return next((e for e in self.api.endpoints if e.name == name), None)
+
+
+def _invalid(error: ValidationError) -> InvalidSetting:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return InvalidSetting(f"{where}: {first['msg']}.", hint="Correct it in .env or the environment.")
+
+
+def _unreadable(error: SettingsError) -> InvalidSetting:
+    """A list or an object that is not JSON: pydantic-settings names only the field."""
+    field = str(error).split('"')[1]
+    groups = (ModelSettings, ApiSettings, ChatSettings, PerformanceSettings, SecuritySettings)
+    info = next(group.model_fields[field] for group in groups if field in group.model_fields)
+    alias = info.validation_alias
+    name = alias.choices[0] if isinstance(alias, AliasChoices) else field
+    hint = "Write a list as JSON in .env or the environment; .env.example shows how."
+    return InvalidSetting(f"{name} is not JSON.", hint=hint)
 
 
 def _variable(name: str) -> str:
