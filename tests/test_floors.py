@@ -1,0 +1,112 @@
+"""Imports point down, never in a circle, and what is heavy is imported only by the files that own it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from .support import ROOT
+
+FLOORS = [  # a module imports only from the floors above its line; a folder stands for all it holds
+    ["multimodel.errors"],
+    ["multimodel.types"],
+    ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.web"],
+    ["multimodel.retry", "multimodel.pump", "multimodel.folder", "multimodel.download"],
+    ["multimodel.locate", "multimodel.registry"],
+    ["multimodel.workers"],
+    ["multimodel.backends"],
+    ["multimodel.chat", "multimodel.compare", "multimodel.runs"],
+    ["multimodel.engine"],
+    ["multimodel.board", "multimodel.catalog"],
+    ["multimodel"],
+    ["tabs.format", "tabs.markdown"],
+    ["tabs.view", "tabs.controls", "tabs.page"],
+    ["tabs"],
+    ["app"],
+]
+OWNERS = {
+    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.page"],
+    "torch": ["multimodel.hardware", "multimodel.workers.torch*"],
+    "transformers": ["multimodel.workers.torch*"],
+    "safetensors": ["multimodel.workers.torch*"],
+    "llama_cpp": ["multimodel.workers.llama*"],
+    "jinja2": ["multimodel.workers.prompt"],
+    "openai": ["multimodel.backends.openai"],
+    "huggingface_hub": ["multimodel.backends.hf_inference", "multimodel.download"],
+    "datasets": [],
+    "evaluate": [],
+    "fastapi": [],
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the app, by name."""
+    files = [*ROOT.glob("multimodel/**/*.py"), *ROOT.glob("tabs/**/*.py"), ROOT / "app.py"]
+    return {_name(path): path for path in sorted(files)}
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(name: str) -> Iterator[str]:
+    """The modules that a module imports, inside functions too."""
+    path = MODULES[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*above, *filter(None, [node.module])])
+            inner = [f"{stem}.{alias.name}" for alias in node.names]
+            yield from (module if module in MODULES else stem for module in inner)
+
+
+def floor(name: str) -> int | None:
+    """The floor of a module of ours; None for others'."""
+    homes = [(len(home), i) for i, row in enumerate(FLOORS) for home in row if f"{name}.".startswith(f"{home}.")]
+    return max(homes)[1] if homes else None
+
+
+MODULES = modules()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
+    mine = floor(name)
+    for other in imported(name):
+        theirs = floor(other)
+        same_folder = other.rpartition(".")[0] == name.rpartition(".")[0]
+        assert theirs is None or theirs < mine or (theirs == mine and same_folder), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("multimodel.")])
+def test_every_module_has_a_floor_of_its_own(name: str) -> None:
+    assert floor(name) != floor("multimodel"), f"give {name} a place in FLOORS"
+
+
+def test_no_circles() -> None:
+    graph = {name: [other for other in imported(name) if other in MODULES and other != name] for name in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_packages_stay_with_their_owners(name: str) -> None:
+    for other in imported(name):
+        owners = OWNERS.get(other.partition(".")[0])
+        assert owners is None or any(fnmatch(name, owner) for owner in owners), f"{name} imports {other}"
+
+
+def test_the_check_sees_what_it_should() -> None:
+    assert floor("torch") is None
+    assert floor("multimodel.backends.echo") == floor("multimodel.backends") != floor("multimodel")
+    assert "multimodel.registry" in imported("multimodel.engine")  # from . import registry
+    assert "multimodel.types" in imported("multimodel.backends.echo")  # from ..types import
+    assert "gradio" in imported("app")
