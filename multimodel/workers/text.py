@@ -41,10 +41,10 @@ class TextStream:
         return self._pass(piece)
 
     def rest(self) -> str:
-        """What is still held back when no more tokens come."""
+        """What is still held back when no more tokens come; half a character is not text."""
         if self.stopped:
             return ""
-        piece = self._decode(self._ids[self._start :])[len(self._before) :]
+        piece = self._decode(self._ids[self._start :])[len(self._before) :].rstrip(HALF)
         passed = self._pass(piece)
         return passed if self.stopped else passed + self._held
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from .torch_cache import PrefixStore
 from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
 
-PIECE = 256  # tokens of a prompt evaluated in one step, so that Stop and other answers wait for no more than that
+PIECE = 256  # tokens of a prompt evaluated in one step, so that Stop waits for no more than that
+SHARED_PIECE = 32  # the same while others decode: their next token waits for it
 KEPT_CACHES = 512 << 20  # bytes for the caches of finished answers
 TAIL = 8  # prompt tokens that decide how a decoder begins the answer
 
@@ -44,7 +45,7 @@ class Answer:
     sampler: Sampler
     text: TextStream
     most: int  # tokens in all at which the answer ends
-    over: bool = field(default=False)
+    over: bool = False
 
     @property
     def reading(self) -> bool:
@@ -93,15 +94,15 @@ class TorchRuntime:
 
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
+        answers = [answer for answer in self._answers.values() if not answer.over]
+        reading = [answer for answer in answers if answer.reading]
+        decoding = [answer for answer in answers if not answer.reading]
+        piece = SHARED_PIECE if decoding else PIECE
         frames: list[Frame] = []
         with torch.inference_mode():
-            read_one = False
-            for answer in [answer for answer in self._answers.values() if not answer.over]:
-                if answer.reading and read_one:
-                    continue
-                read_one = read_one or answer.reading
+            for answer in [*decoding, *reading[:1]]:
                 try:
-                    frames += self._advance(answer)
+                    frames += self._advance(answer, piece)
                 except Exception as error:  # a fault of this answer; the others go on
                     answer.over = True
                     frames.append(error_frame(answer.id, error))
@@ -129,9 +130,9 @@ class TorchRuntime:
         """See `protocol.Runtime`."""
         self._answers.clear()
 
-    def _advance(self, answer: Answer) -> list[Frame]:
+    def _advance(self, answer: Answer, piece: int) -> list[Frame]:
         """Evaluate a piece of the prompt, or the newest token; once the prompt is through, choose the next token."""
-        end = min(answer.evaluated + PIECE, len(answer.tokens))
+        end = min(answer.evaluated + piece, len(answer.tokens))
         logits = self._forward(answer.tokens[answer.evaluated : end], answer.cache)
         answer.evaluated = end
         if end < len(answer.tokens):

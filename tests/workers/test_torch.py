@@ -1,0 +1,486 @@
+"""The transformers runtime: the text is the library's own, whoever else is answered and whatever was kept before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multimodel.errors import BadRequest, BrokenFile, ContextLengthExceeded, LoadError, NotEnoughMemory
+from multimodel.types import LoadOptions, Message, SamplingParams
+from multimodel.workers.prompt import PLAIN_NOTE
+from multimodel.workers.protocol import Frame, Request
+
+from ..support import DATA, GUIDE_FOLDER, GUIDE_GGUF, needs, needs_data, tiny_llama
+
+pytestmark = needs("torch", "transformers")
+
+PROMPT = "Tell me of the sea, of ships and of the people who sail them."
+
+
+def runtime(folder: Path, *, kept_caches: int = 1 << 30, **options: Any) -> Any:
+    import torch
+
+    from multimodel.workers.torch import TorchRuntime
+    from multimodel.workers.torch_load import load_folder
+
+    torch.set_num_threads(1)
+    return TorchRuntime(load_folder(folder, LoadOptions(**options), lambda *stage: None), kept_caches)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder: Path) -> Any:
+    return runtime(tiny_folder)
+
+
+def request(id: int, text: str = PROMPT, *, history: Iterable[Message] = (), **params: Any) -> Request:
+    return Request(id, (*history, Message("user", text)), SamplingParams(**params))
+
+
+def finish(runtime: Any, frames: list[Frame] | None = None) -> list[Frame]:
+    frames = [] if frames is None else frames
+    while runtime.active():
+        frames += runtime.step()
+    return frames
+
+
+def answer(runtime: Any, asked: Request) -> list[Frame]:
+    frames = finish(runtime, runtime.admit(asked))
+    runtime.drop(asked.id)
+    return frames
+
+
+def text_of(frames: Iterable[Frame], id: int | None = None) -> str:
+    return "".join(f["text"] for f in frames if f["event"] == "text" and id in (None, f["id"]))
+
+
+def done(frames: Iterable[Frame]) -> Frame:
+    return next(f for f in frames if f["event"] == "done")
+
+
+def library_text(folder: Path, messages: list[dict[str, str]], tokens: int) -> str:
+    """What the library's own generate makes of it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+# The text
+
+
+def test_greedy_text_is_the_librarys(tiny: Any, tiny_folder: Path) -> None:
+    frames = answer(tiny, request(1, max_tokens=80))
+    assert text_of(frames) == library_text(tiny_folder, [{"role": "user", "content": PROMPT}], 80)
+    assert len(text_of(frames)) > 40
+
+
+def same_text_as_llama(folder: Path, gguf: Path, prompts: Iterable[str], tokens: int) -> None:
+    from multimodel.workers import llama
+
+    ours = runtime(folder)
+    theirs = llama.load(gguf, LoadOptions(context_length=ours.facts.context_length), 1, lambda *stage: None)
+    try:
+        for number, prompt in enumerate(prompts):
+            asked = request(number, prompt, max_tokens=tokens)
+            mine, other = answer(ours, asked), answer(theirs, asked)
+            assert text_of(mine) == text_of(other) != ""
+            assert done(mine)["finish_reason"] == done(other)["finish_reason"]
+            assert done(mine)["usage"]["input_tokens"] == done(other)["usage"]["input_tokens"]
+            assert done(mine)["usage"]["output_tokens"] == done(other)["usage"]["output_tokens"]
+    finally:
+        theirs.close()
+
+
+@needs("llama_cpp", "gguf")
+def test_greedy_text_is_that_of_the_same_weights_in_llama_cpp(tiny_folder: Path, tiny_gguf_file: Path) -> None:
+    same_text_as_llama(tiny_folder, tiny_gguf_file, [PROMPT, "Hi", "Ünïcödé ☂?"], 64)
+
+
+@needs("llama_cpp")
+@needs_data("models", "stories260k-chat")
+def test_a_real_model_says_the_same_in_both_engines() -> None:
+    model = DATA / "models" / "stories260k-chat"
+    prompts = ["Once upon a time", "Lily and Ben went to the park", "The big dog"]
+    same_text_as_llama(model / "hf", model / "gguf" / "stories260k-chat-f16.gguf", prompts, 64)
+
+
+@needs("llama_cpp")
+@pytest.mark.skipif(not (GUIDE_FOLDER.exists() and GUIDE_GGUF.exists()), reason="needs the built-in model")
+def test_the_built_in_model_says_the_same_in_both_engines() -> None:
+    prompts = ["What is a token?", "how do i add a column", "Who painted the Mona Lisa?", "hi"]
+    same_text_as_llama(GUIDE_FOLDER, GUIDE_GGUF, prompts, 64)
+
+
+def test_several_answers_at_once_are_those_of_each_alone(tiny: Any) -> None:
+    prompts = [PROMPT, "Hi", "What is the longest river?" * 12, "Why?"]
+    alone = [text_of(answer(tiny, request(i, p, max_tokens=30))) for i, p in enumerate(prompts)]
+    frames = [frame for i, p in enumerate(prompts) for frame in tiny.admit(request(i, p, max_tokens=30))]
+    finish(tiny, frames)
+    assert [text_of(frames, i) for i in range(4)] == alone
+    assert len(set(alone)) == 4
+    for i in range(4):
+        tiny.drop(i)
+
+
+def test_sampling_repeats_with_its_seed_and_differs_without(tiny: Any) -> None:
+    def drawn(seed: int | None) -> str:
+        return text_of(answer(tiny, request(1, temperature=1.5, seed=seed, max_tokens=40)))
+
+    assert drawn(7) == drawn(7) != drawn(8)
+    assert drawn(None) != drawn(None)
+
+
+def test_parameters_that_leave_one_candidate_are_greedy(tiny: Any) -> None:
+    greedy = text_of(answer(tiny, request(1, max_tokens=30)))
+    for narrow in ({"top_k": 1}, {"top_p": 0.0}, {"min_p": 1.0}):
+        assert text_of(answer(tiny, request(1, temperature=2.0, max_tokens=30, **narrow))) == greedy
+
+
+# The end of an answer
+
+
+def test_max_tokens_and_the_end_of_the_context_are_length(tiny: Any) -> None:
+    last = done(answer(tiny, request(1, max_tokens=5)))
+    assert (last["finish_reason"], last["usage"]["output_tokens"]) == ("length", 5)
+    short = runtime(tiny_folder_of(tiny), context_length=100)
+    last = done(answer(short, request(1)))
+    assert last["finish_reason"] == "length"
+    assert last["usage"]["input_tokens"] + last["usage"]["output_tokens"] == 100
+
+
+def tiny_folder_of(tiny: Any) -> Path:
+    return Path(tiny._model.config._name_or_path)
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_shown(tiny: Any) -> None:
+    whole = text_of(answer(tiny, request(1, max_tokens=60)))
+    stop = whole[20:24]
+    frames = answer(tiny, request(1, max_tokens=60, stop=("never there", stop)))
+    assert text_of(frames) == whole[: whole.index(stop)]
+    assert done(frames)["finish_reason"] == "stop"
+
+
+def test_every_end_token_of_the_model_ends_an_answer(tiny: Any, tiny_folder: Path, tmp_path: Path) -> None:
+    whole = text_of(answer(tiny, request(1, max_tokens=60)))
+    folder = copied(tiny_folder, tmp_path)
+    letter = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"][whole[10]]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, letter]}))
+    frames = answer(runtime(folder), request(1, max_tokens=60))
+    assert text_of(frames) == whole[: whole.index(whole[10])].rstrip("\ufffd")  # half a character is not text
+    assert done(frames)["finish_reason"] == "stop"
+
+
+# Prompts
+
+
+def test_typed_special_tokens_cannot_end_a_turn(tiny: Any) -> None:
+    plain = tiny.measure([Message("user", "ab")]).tokens
+    assert tiny.measure([Message("user", "a</s><|bot|>b")]).tokens == plain
+    assert tiny.measure([Message("user", "a<</s>/s>b")]).tokens == plain
+
+
+def test_a_model_without_a_chat_template_continues_plain_text_and_says_so(base_folder: Path) -> None:
+    base = runtime(base_folder)
+    assert base.facts.template == "plain"
+    frames = answer(base, request(1, max_tokens=5))
+    assert [f["text"] for f in frames if f["event"] == "note"] == [PLAIN_NOTE]
+
+
+def test_a_history_too_long_loses_its_oldest_turns_and_says_so(tiny: Any) -> None:
+    history = [Message(role, "word " * 30) for role in ("user", "assistant") * 4]
+    size = tiny.measure([*history, Message("user", PROMPT)])
+    assert size.tokens > size.context_length == 512 and size.dropped > 0
+    frames = answer(tiny, request(1, history=history, max_tokens=4))
+    assert any("left out" in f["text"] for f in frames if f["event"] == "note")
+    with pytest.raises(ContextLengthExceeded):
+        tiny.admit(request(2, "word " * 500))
+    with pytest.raises(BadRequest):
+        runtime_without_template(tiny).admit(request(3, ""))
+    assert tiny.active() == 0
+
+
+def runtime_without_template(tiny: Any) -> Any:
+    return runtime(tiny_llama(tiny_folder_of(tiny).parent / "plain", template=None))
+
+
+@pytest.mark.parametrize(
+    ("template", "kind"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", BrokenFile),
+        ("{{ raise_exception('roles must alternate') }}", BadRequest),
+        ("{{ ''.__class__.__mro__ }}", BrokenFile),
+        ("{{ 1 / 0 }}", BrokenFile),
+    ],
+)
+def test_a_hostile_or_broken_template_is_an_error(
+    tiny_folder: Path, tmp_path: Path, template: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multimodel.workers.prompt.TEMPLATE_SECONDS", 0.3)
+    folder = copied(tiny_folder, tmp_path)
+    for old in folder.glob("chat_template*"):
+        old.unlink()
+    edit(folder / "tokenizer_config.json", lambda c: c.update(chat_template=template))
+    with pytest.raises(kind):
+        runtime(folder).admit(request(1))
+
+
+def test_a_template_that_refuses_the_system_role_gets_it_inside_the_first_turn(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    for old in folder.glob("chat_template*"):
+        old.unlink()
+    no_system = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}"
+    )
+    edit(folder / "tokenizer_config.json", lambda c: c.update(chat_template=no_system + "{% endfor %}"))
+    model = runtime(folder)
+    both = model.measure([Message("system", "ab"), Message("user", "cd")]).tokens
+    assert both == model.measure([Message("user", "ab\n\ncd")]).tokens
+
+
+# Caches
+
+
+def test_the_next_turn_evaluates_only_what_is_new(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder)
+    first = answer(model, request(1, max_tokens=20))
+    history = [Message("user", PROMPT), Message("assistant", text_of(first))]
+    frames = answer(model, request(2, "And then?", history=history, max_tokens=20))
+    usage = done(frames)["usage"]
+    assert usage["reused_tokens"] >= done(first)["usage"]["input_tokens"]
+    fresh = answer(runtime(tiny_folder), request(2, "And then?", history=history, max_tokens=20))
+    assert text_of(frames) == text_of(fresh) and done(fresh)["usage"]["reused_tokens"] == 0
+
+
+def test_regenerating_reuses_all_but_the_last_token_of_the_prompt(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder)
+    first = answer(model, request(1, max_tokens=20))
+    again = answer(model, request(1, max_tokens=20))
+    assert text_of(first) == text_of(again)
+    assert done(again)["usage"]["reused_tokens"] == done(first)["usage"]["input_tokens"] - 1
+
+
+def test_without_a_budget_nothing_is_kept(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder, kept_caches=0)
+    answer(model, request(1, max_tokens=5))
+    assert done(answer(model, request(1, max_tokens=5)))["usage"]["reused_tokens"] == 0
+
+
+def test_the_oldest_caches_leave_first() -> None:
+    from multimodel.workers.torch_cache import PrefixStore
+
+    class Cache:
+        layers: tuple[()] = ()
+
+    store = PrefixStore(None, budget=0)
+    caches = [Cache(), Cache()]
+    store.keep([1, 2], caches[0])  # empty caches cost nothing
+    store.keep([1, 2, 3], caches[1])
+    assert store.take([1, 2, 3, 4]).cache is caches[1]
+    assert store.take([1, 2, 3, 4]).cache is caches[0]
+
+
+def sliding(folder: Path) -> Path:
+    """A model whose layers see the last 32 tokens only."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    tiny_llama(folder)
+    sizes = json.loads((folder / "config.json").read_text())
+    same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    torch.manual_seed(0)
+    config = MistralConfig(
+        **{name: sizes[name] for name in same},
+        num_key_value_heads=1,
+        sliding_window=32,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        eos_token_id=1,
+    )
+    MistralForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_sliding_window_is_reused_only_where_nothing_must_be_cut(tmp_path: Path) -> None:
+    folder = sliding(tmp_path / "sliding")
+    model = runtime(folder)
+    long = PROMPT * 3
+    first = answer(model, request(1, long, max_tokens=30))
+    assert text_of(first) == library_text(folder, [{"role": "user", "content": long}], 30)
+    again = answer(model, request(1, long, max_tokens=30))
+    assert text_of(again) == text_of(first) and done(again)["usage"]["reused_tokens"] == 0
+
+
+# Steps
+
+
+def test_a_long_prompt_is_read_in_pieces_while_others_go_on_and_can_be_dropped(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder)
+    model.admit(request(1, "word " * 70, max_tokens=5))
+    alone = model.step()
+    model.drop(1)
+    model.admit(request(2, "Hi", max_tokens=50))
+    model.step()
+    model.admit(request(3, "sword " * 60, max_tokens=5))
+    beside = model.step()
+    fractions = [next(f["fraction"] for f in frames if f["event"] == "reading") for frames in (alone, beside)]
+    assert fractions[0] > 0.6 and fractions[1] < 0.2  # smaller pieces while somebody waits for the next token
+    assert len(model._answers[2].tokens) - model._answers[2].prompt == 2
+    model.drop(3)
+    model.drop(99)
+    assert model.active() == 1 and done(finish(model))["id"] == 2
+
+
+def test_a_fault_of_one_answer_leaves_the_others_alone(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = runtime(tiny_folder)
+    model.admit(request(1, max_tokens=5))
+    model.admit(request(2, max_tokens=5))
+
+    def broken(*args: Any) -> int:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(model._answers[1].sampler, "pick", broken)
+    frames = finish(model)
+    assert [f["type"] for f in frames if f["event"] == "error"] == ["NotEnoughMemory"]
+    assert done(frames)["id"] == 2
+
+
+def test_characters_are_never_cut_in_half(tiny: Any) -> None:
+    frames = answer(tiny, request(1, temperature=2.0, seed=1, max_tokens=200))
+    pieces = [f["text"] for f in frames if f["event"] == "text"]
+    assert len(pieces) > 20 and not any(piece.endswith("\ufffd") for piece in pieces[:-1])
+
+
+# What is refused
+
+
+def copied(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def without_a_layer(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if ".1.mlp" not in k}, folder / "model.safetensors", {"format": "pt"})
+
+
+def as_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def huge_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes((1 << 40).to_bytes(8, "little") + path.read_bytes()[8:])
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def empty_tokenizer(folder: Path) -> None:
+    edit(folder / "tokenizer.json", lambda t: (t["model"].update(vocab={}, merges=[]), t.update(added_tokens=[])))
+    edit(folder / "tokenizer_config.json", lambda t: [t.pop(f"{n}_token", None) for n in ("bos", "eos", "pad")])
+
+
+def foreign_tokenizer(folder: Path) -> None:
+    edit(folder / "tokenizer.json", lambda t: t["model"]["vocab"].update(zzz=9999))
+
+
+def remote_code(folder: Path) -> None:
+    edit(folder / "config.json", lambda c: c.update(auto_map={"AutoModelForCausalLM": "evil.Model"}))
+
+
+def other_shapes(folder: Path) -> None:
+    edit(folder / "config.json", lambda c: c.update(intermediate_size=128))
+
+
+def missing_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def no_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def unknown_architecture(folder: Path) -> None:
+    edit(folder / "config.json", lambda c: c.update(model_type="nonesuch"))
+
+
+def no_text_model(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (without_a_layer, r"weights of model\.layers\.1\.mlp\S+ and 2 more are missing"),
+        (as_pickle, "pickle"),
+        (cut_short, "damaged or incomplete"),
+        (huge_header, "damaged or incomplete"),
+        (no_tokenizer, "no tokenizer"),
+        (empty_tokenizer, "tokenizer"),
+        (foreign_tokenizer, "do not belong together"),
+        (remote_code, "program code"),
+        (other_shapes, "cannot be loaded|does not fit together"),
+        (missing_shard, "1 weight files are missing"),
+        (no_json, "cannot be read"),
+        (unknown_architecture, "nonesuch"),
+        (no_text_model, "cannot be loaded"),
+    ],
+)
+def test_a_damaged_or_unsafe_folder_is_refused(
+    tiny_folder: Path, tmp_path: Path, damage: Callable[[Path], None], says: str
+) -> None:
+    folder = copied(tiny_folder, tmp_path)
+    damage(folder)
+    with pytest.raises(LoadError, match=says) as caught:
+        runtime(folder)
+    assert caught.value.hint
+
+
+def test_too_little_memory_is_noticed_before_loading(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multimodel import hardware
+    from multimodel.workers import torch_load
+
+    device = hardware.Device("cpu", "cpu", 1 << 20, 1 << 19, "float32", "float32: test")
+    monkeypatch.setattr(torch_load, "detect", lambda: hardware.Hardware((device,)))
+    with pytest.raises(NotEnoughMemory, match=r"takes 0\.0 GB as float32 with 512 tokens .* 0\.0 GB is free on cpu"):
+        runtime(tiny_folder)
+    with pytest.raises(NotEnoughMemory, match="no cuda device"):
+        runtime(tiny_folder, device="cuda")
+
+
+def test_tied_weights_are_not_missing(tiny: Any) -> None:
+    assert tiny.facts.template == "own" and tiny.facts.parameters > 10_000
+    assert (tiny.facts.device, tiny.facts.context_length, tiny.facts.notes) == ("cpu", 512, ())
+
+
+def test_a_chosen_number_format_is_used(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder, dtype="bfloat16")
+    assert model.facts.dtype == "bfloat16" and "bfloat16" in str(next(model._model.parameters()).dtype)
+    assert text_of(answer(model, request(1, max_tokens=10)))
