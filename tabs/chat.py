@@ -87,7 +87,7 @@ async def _wait(changed: asyncio.Event, timeout: float) -> None:
 def model_lister(settings: Settings) -> Callable[[], list[dict[str, str]]]:
     """The function the model picker calls in the page: what is known at once, and what servers list."""
 
-    def models() -> list[dict[str, str]]:
+    def models(_: object = None) -> list[dict[str, str]]:  # Gradio passes what the page sent: nothing
         entries = catalog(settings)
         for entries in discover(settings):
             pass
@@ -220,7 +220,7 @@ class ChatTab:
             self.heading: f"### Settings\nfor {where}",
             self.own_switch: gr.update(visible=column is not None, value=not linked),
             self.system: gr.update(value=options.system, interactive=not linked),
-            **updates(self.sampling, options, frozenset() if linked else taken),
+            **updates(self.sampling, options, taken, linked=linked),
         }
 
     def _taken(self, columns: list[Column]) -> frozenset[str]:
@@ -285,7 +285,9 @@ class ChatTab:
         with gr.Column(elem_id="mm-settings", visible=False, scale=1, min_width=300) as self.panel:
             self.close_button = gr.Button("Close settings", elem_id="mm-settings-close", size="sm")
             self.heading = gr.Markdown("### Settings\nfor all columns", elem_id="mm-settings-head")
-            self.own_switch = gr.Checkbox(label="Own settings", info="Off: follows the shared ones", visible=False)
+            self.own_switch = gr.Checkbox(
+                label="Own settings", info="Off: this column follows the shared settings", visible=False
+            )
             self.system = gr.Textbox(
                 label="System prompt", info="Sent before the conversation", lines=3, max_lines=10, max_length=100_000
             )

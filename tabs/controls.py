@@ -66,13 +66,16 @@ def values_of(options: Options) -> dict[str, Any]:
     return values | {"seed": params.seed, "stop": "\n".join(params.stop or ())}
 
 
-def updates(widgets: dict[str, Component], options: Options, taken: frozenset[str]) -> dict[Component, Any]:
-    """Gradio updates that show `options`, with the parameters outside `taken` greyed."""
+def updates(
+    widgets: dict[str, Component], options: Options, taken: frozenset[str], *, linked: bool
+) -> dict[Component, Any]:
+    """Gradio updates that show `options`; greyed, with the reason: what the model does not take, and all of them
+    while a column is linked to the shared settings."""
     values = values_of(options)
     return {
         widget: gr.update(
             value=values[name],
-            interactive=name in taken,
+            interactive=name in taken and not linked,
             info=LABELS[name][1] if name in taken else "Not taken by this model, so not sent",
         )
         for name, widget in widgets.items()
