@@ -37,7 +37,7 @@ def arguments(argv: Sequence[str] | None, settings: Settings) -> argparse.Namesp
 def build(engine: Engine) -> gr.Blocks:
     """The page."""
     with gr.Blocks(title="MultiModel", fill_width=True, analytics_enabled=False) as page:
-        header(engine.settings)
+        header(engine, page)
         with gr.Tabs(elem_id="mm-tabs"), gr.Tab("Chat", elem_id="mm-chat-tab"):
             ChatTab(engine, Boards(engine)).build(page)
     return page

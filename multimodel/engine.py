@@ -11,7 +11,7 @@ from . import registry
 from .chat import ask, refused
 from .compute import Cores
 from .errors import MultimodelError
-from .hardware import cores
+from .hardware import Hardware, cores, probe
 from .retry import RetryPolicy
 from .runs import Run
 from .settings import Settings
@@ -38,6 +38,15 @@ class Engine:
         self._guard = Lock()  # between the threads of the runs
         self._connecting: dict[ModelId, Lock] = {}
         self._runs: list[Run] = []
+        self._probing = Lock()  # between the pages that open
+        self._hardware: Hardware | None = None
+
+    def hardware(self) -> Hardware:
+        """The devices of this machine and why each is used as it is; the first call takes seconds."""
+        with self._probing:
+            if self._hardware is None:
+                self._hardware = probe()
+            return self._hardware
 
     def backend(self, model: ModelId) -> Backend:
         """The model, connected at most once however many ask. Raises ConfigError or LoadError."""

@@ -1,9 +1,7 @@
 """What this machine has: devices, memory, cores, and the number format that suits each, with the reason.
 
 `memory()` and `cores()` answer at once. `detect()` imports torch, which takes seconds and memory, so the app asks
-`probe()`, which runs this module in a process of its own:
-
-    python -m multimodel.hardware
+`probe()`, which runs `main` in a process of its own.
 """
 
 from __future__ import annotations
@@ -200,7 +198,7 @@ def probe(seconds: float = 60.0, run: Run = subprocess.run) -> Hardware:
     """What `detect` finds, asked in a process of its own; the processor alone where that fails."""
     try:
         done = run(
-            [sys.executable, "-m", "multimodel.hardware"],
+            [sys.executable, "-c", "from multimodel.hardware import main; main()"],
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -218,9 +216,10 @@ def probe(seconds: float = 60.0, run: Run = subprocess.run) -> Hardware:
 
 
 def from_json(text: str) -> Hardware:
-    """What `python -m multimodel.hardware` printed. Raises ValueError, TypeError or KeyError."""
+    """What `main` printed. Raises ValueError, TypeError or KeyError."""
     return Hardware(tuple(Device(**device) for device in json.loads(text)["devices"]))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print what `detect` finds, as JSON."""
     sys.stdout.write(json.dumps(asdict(detect())))

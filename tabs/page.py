@@ -7,6 +7,7 @@ from html import escape
 import gradio as gr
 
 from multimodel import hardware
+from multimodel.engine import Engine
 from multimodel.settings import Settings
 
 from .format import size
@@ -15,24 +16,38 @@ SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica N
 MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 
 
-def chip(settings: Settings) -> str:
-    """What the machine is, known without loading any engine."""
-    memory = hardware.memory()
-    cores = settings.performance.threads or hardware.cores()
-    plural = "core" if cores == 1 else "cores"
-    text = f"CPU, {cores} {plural}, {size(memory.free)} of {size(memory.total)} free"
-    return f'<span class="mm-chip" id="mm-chip" title="The device models run on">{escape(text)}</span>'
-
-
-def header(settings: Settings) -> None:
-    """Name, hardware chip and theme switch."""
+def header_html(settings: Settings, found: hardware.Hardware | None = None) -> str:
+    """Name, hardware chip and theme switch. Until the hardware is `found`, the chip says what is known at once."""
     switch = '<button type="button" id="mm-theme" title="Switch between light and dark">Light or dark</button>'
-    gr.HTML(
-        f'<div class="mm-brand">MultiModel</div><div class="mm-grow"></div>{chip(settings)}{switch}',
+    return f'<div class="mm-brand">MultiModel</div><div class="mm-grow"></div>{_chip(settings, found)}{switch}'
+
+
+def _chip(settings: Settings, found: hardware.Hardware | None) -> str:
+    cores = settings.performance.threads or hardware.cores()
+    memory = hardware.memory()
+    name, free, total, why = "CPU", memory.free, memory.total, "Looking for a GPU"
+    if found:
+        best = found.best
+        name, free, total = best.kind.upper(), best.free, best.total
+        why = "\n".join(f"{device.name}: {device.dtype}. {device.reason}" for device in found.devices)
+    count = f", {cores} {'core' if cores == 1 else 'cores'}" if name == "CPU" else ""
+    text = f"{name}{count}, {size(free)} of {size(total)} free"
+    return f'<span class="mm-chip" title="{escape(why)}">{escape(text)}</span>'
+
+
+def header(engine: Engine, page: gr.Blocks) -> None:
+    """The top line of the page; the devices are looked for once the first page is open."""
+    bar = gr.HTML(
+        header_html(engine.settings),
         elem_id="mm-header",
         apply_default_css=False,
-        js_on_load="element.querySelector('#mm-theme').addEventListener('click', () => window.mmSwitchTheme())",
+        js_on_load="element.addEventListener('click', (e) => e.target.closest('#mm-theme') && window.mmSwitchTheme())",
     )
+
+    def found() -> str:
+        return header_html(engine.settings, engine.hardware())
+
+    page.load(found, None, [bar], show_progress="hidden", api_visibility="private", concurrency_limit=None)
 
 
 def theme() -> gr.themes.Base:
