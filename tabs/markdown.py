@@ -43,37 +43,27 @@ class Stream:
 
     def update(self, text: str) -> str:
         """The HTML of the text as it stands."""
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         if not text.startswith(self._source):
             self._settled, self._html = 0, ""
         self._source = text
-        cut = _block_boundary(text, self._settled)
-        if cut > self._settled:
-            self._html += render(text[self._settled : cut])
-            self._settled = cut
-        return self._html + render(text[self._settled :])
+        parser, tail = _parser(), text[self._settled :]
+        tokens = parser.parse(tail)
+        last, length = _finished(tokens, tail)
+        self._html += parser.renderer.render(tokens[:last], parser.options, {})
+        self._settled += length
+        return self._html + parser.renderer.render(tokens[last:], parser.options, {})
 
 
-def _block_boundary(text: str, start: int) -> int:
-    """Where the last block after `start` begins that no later text can join: after a blank line, outside any fence,
-    at a line that continues neither a list nor a quotation nor indented code."""
-    fence, blank, cut, at = "", False, start, start
-    for line in text[start:].splitlines(keepends=True):
-        bare = line.strip()
-        if bare.startswith(("```", "~~~")):
-            if not fence:
-                cut = at if blank and line[0] in "`~" else cut
-                fence = bare[:3]
-            elif bare.startswith(fence):
-                fence = ""
-        elif blank and not fence and bare and _starts_block(line):
-            cut = at
-        blank = not bare
-        at += len(line)
-    return cut
-
-
-def _starts_block(line: str) -> bool:
-    return line[0].isalpha() or line[0] == "#"
+def _finished(tokens: list[Token], text: str) -> tuple[int, int]:
+    """How many of the tokens, and of the characters, no later text can change: all before the last outermost block
+    that begins after a blank line. Its first line must be whole, or it might still join what is before it."""
+    lines = text.split("\n")
+    for index in range(len(tokens) - 1, 0, -1):
+        first = tokens[index].map[0] if tokens[index].map and tokens[index].level == 0 else 0  # type: ignore[index]
+        if 0 < first < len(lines) - 1 and not lines[first - 1].strip(" \t"):
+            return index, sum(len(line) + 1 for line in lines[:first])
+    return 0, 0
 
 
 def _code(text: str, language: str) -> str:
@@ -118,5 +108,6 @@ class _Renderer(RendererHTML):
 def _parser() -> MarkdownIt:
     options = {"html": False, "linkify": False, "breaks": True}
     parser = MarkdownIt("commonmark", options, renderer_cls=_Renderer).enable(["table", "strikethrough"])
+    parser.disable("reference")  # a definition far below would change what was shown long before
     parser.validateLink = lambda url: url.strip().lower().startswith(("http://", "https://", "mailto:", "#"))  # type: ignore[method-assign]
     return parser
