@@ -6,6 +6,7 @@ tell its server who is reading, and could carry the conversation away in its add
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
 
@@ -52,7 +53,7 @@ class Stream:
         last, length = _finished(tokens, tail)
         self._html += parser.renderer.render(tokens[:last], parser.options, {})
         self._settled += length
-        return self._html + parser.renderer.render(tokens[last:], parser.options, {})
+        return self._html + str(parser.renderer.render(tokens[last:], parser.options, {}))
 
 
 def _finished(tokens: list[Token], text: str) -> tuple[int, int]:
@@ -80,27 +81,27 @@ def _code(text: str, language: str) -> str:
 
 
 class _Renderer(RendererHTML):
-    def fence(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+    def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         words = tokens[idx].info.split()
         return _code(tokens[idx].content, words[0] if words else "")
 
-    def code_block(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+    def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         return _code(tokens[idx].content, "")
 
-    def link_open(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+    def link_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         tokens[idx].attrSet("rel", "noopener noreferrer nofollow")
         tokens[idx].attrSet("target", "_blank")
         return self.renderToken(tokens, idx, options, env)
 
-    def image(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         source = escape(str(tokens[idx].attrGet("src") or ""))
         name = escape(tokens[idx].content or "image")
         return f'<a href="{source}" rel="noopener noreferrer nofollow" target="_blank">{name}</a>'
 
-    def table_open(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+    def table_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         return '<div class="mm-table"><table>'
 
-    def table_close(self, tokens: list[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+    def table_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         return "</table></div>"
 
 
