@@ -1,4 +1,4 @@
-"""Markdown of untrusted text: whatever a model writes becomes safe HTML, and a growing text the same HTML as a whole."""
+"""Markdown of untrusted text: all a model writes becomes safe HTML, and a growing text the same HTML as a whole."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_growing_text_is_always_shown_as_the_whole_would_be(text: str) -> None
 
 
 PIECES = (
-    "\n", "\n", "\n\n", "\n\n", "\r\n", " ", "    ", "\t", "\x0c", "\\", "a", "b c", "#", "# ", "---", "--", "===", "- ", "* ",
-    "+ ", "1. ", "2) ", "> ", "```", "~~~", "````", "`", "**", "*", "_", "|", "|-|", "[x]", "[x]:", "(http://x)", "<b>",
+    "\n", "\n", "\n\n", "\n\n", "\r\n", " ", "    ", "\t", "\x0c", "\\", "a", "b c", "#", "# ", "---", "--", "===", "- ",
+    "* ", "+ ", "1. ", "2) ", "> ", "```", "~~~", "````", "`", "**", "*", "_", "|", "|-|", "[x]", "[x]:", "(http://x)", "<b>",
 )  # fmt: skip
 
 
