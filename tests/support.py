@@ -1,4 +1,4 @@
-"""What several tests share: markers, optional data, and models made on the spot.
+"""What several tests share: markers, optional data, models made on the spot, and fakes.
 
 The tiny model is a Llama of random weights with a byte-level tokenizer and a chat template, as a safetensors folder
 and as a GGUF file of the same weights. It talks nonsense, quickly, and the same nonsense in both forms.
@@ -7,13 +7,30 @@ and as a GGUF file of the same weights. It talks nonsense, quickly, and the same
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
+from threading import Event
 from typing import Any
 
 import pytest
+
+from multimodel.compute import Cores
+from multimodel.settings import Settings
+from multimodel.types import (
+    Capabilities,
+    Chunk,
+    FinishReason,
+    Message,
+    ModelId,
+    ModelSpec,
+    PromptSize,
+    SamplingParams,
+    Usage,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -189,3 +206,100 @@ def _interleaved(name: str, weights: Any, config: Mapping[str, Any]) -> Any:
         return weights
     rows, columns = weights.shape
     return weights.reshape(config[heads], 2, -1, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+Reply = Callable[[Sequence[Message]], Iterable[Chunk]]
+"""What a fake model says to a conversation."""
+
+ALL_PARAMS = frozenset(field.name for field in fields(SamplingParams))
+
+
+class FakeBackend:
+    """A model that says what a test wants, and remembers what it was asked and how its streams ended."""
+
+    capabilities = Capabilities(params=ALL_PARAMS, local=False)
+
+    def __init__(self, model: ModelId, reply: Reply) -> None:
+        self.model = model
+        self.asked: list[tuple[Message, ...]] = []
+        self.params: list[SamplingParams] = []
+        self.ended = 0  # streams that are over, however they ended
+        self.closed = 0
+        self._reply = reply
+
+    def stream(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
+        """The reply, whatever the parameters are."""
+        self.asked.append(tuple(messages))
+        self.params.append(params)
+        try:
+            yield from self._reply(messages)
+        finally:
+            self.ended += 1
+
+    def measure(self, messages: Sequence[Message]) -> PromptSize:
+        """A token a message."""
+        return PromptSize(len(messages), context_length=100)
+
+    def close(self) -> None:
+        """Counted."""
+        self.closed += 1
+
+
+class Fakes:
+    """Connects fake models: `Engine(settings, connect=fakes.connect)`."""
+
+    def __init__(self, reply: Reply, **replies: Reply) -> None:
+        """`replies`: what the models of these names say; all others say `reply`."""
+        self.made: list[FakeBackend] = []
+        self.specs: list[ModelSpec] = []
+        self._reply, self._replies = reply, replies
+
+    def connect(self, spec: ModelSpec, settings: Settings, cores: Cores) -> FakeBackend:
+        """A new fake."""
+        self.specs.append(spec)
+        self.made.append(FakeBackend(spec.id, self._replies.get(spec.id.name, self._reply)))
+        return self.made[-1]
+
+    def __getitem__(self, name: str) -> FakeBackend:
+        """The newest fake of that name."""
+        return next(fake for fake in reversed(self.made) if fake.model.name == name)
+
+
+def says(*pieces: str, reason: FinishReason = "stop") -> Reply:
+    """A reply of these pieces, one token each."""
+
+    def reply(messages: Sequence[Message]) -> Iterable[Chunk]:
+        yield from (Chunk(piece) for piece in pieces)
+        yield Chunk(finish_reason=reason, usage=Usage(len(messages), len(pieces)))
+
+    return reply
+
+
+def fails(error: Exception, *pieces: str) -> Reply:
+    """A reply that ends in an error after these pieces."""
+
+    def reply(messages: Sequence[Message]) -> Iterable[Chunk]:
+        yield from (Chunk(piece) for piece in pieces)
+        raise error
+
+    return reply
+
+
+def until(event: Event, *pieces: str) -> Reply:
+    """A reply that says these pieces, then only beats until the event is set, then ends."""
+
+    def reply(messages: Sequence[Message]) -> Iterable[Chunk]:
+        yield from (Chunk(piece) for piece in pieces)
+        while not event.wait(0.01):
+            yield Chunk()
+        yield Chunk(finish_reason="stop", usage=Usage(len(messages), len(pieces)))
+
+    return reply
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until it holds; fail when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)
