@@ -70,3 +70,12 @@ def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> Backend:
         raise error
     backend: Backend = import_module(row.module).connect(spec, settings, cores)
     return backend
+
+
+def listed(backend: str, settings: Settings) -> tuple[str, ...]:
+    """The models a remote service says it has. Raises MultimodelError where it does not say."""
+    row = source(backend, settings)
+    if error := missing(row):
+        raise error
+    names: tuple[str, ...] = import_module(row.module).listed(backend, settings)
+    return names
