@@ -8,29 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
-from typing import Protocol
 
 from ..compute import Cores
 from ..errors import BackendError, MultimodelError, WorkerCrashed
+from ..locate import Located
 from ..settings import Settings
 from ..types import Capabilities, Chunk, LoadOptions, Message, ModelSpec, PromptSize, SamplingParams, Stage, Usage
 from ..workers.client import HEARTBEAT, Worker
 from ..workers.protocol import Facts, Frame, error_frame, error_from
 
-
-class Located(Protocol):
-    """Where a model lies, and what the person should know about the choice."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-
 Locate = Callable[[ModelSpec, Settings], Generator[Chunk, None, Located]]
-"""Finds a model's files, downloading what is missing: yields stages and heartbeats, returns where it lies."""
 
 
 class LocalBackend:

@@ -1,6 +1,6 @@
 """GGUF models through llama.cpp: one context, several answers in every forward pass, prefixes computed once.
 
-Each of the SLOTS sequences of the KV cache is a slot. A slot keeps what it has evaluated after its answer has ended;
+Each sequence of the KV cache is a slot. A slot keeps what it has evaluated after its answer has ended;
 a new prompt begins where the longest common prefix of any slot ends. An answer is a row of tokens still to be
 evaluated: at first the prompt, later one token at a time, so reading and decoding are the same thing here and share
 every batch.
@@ -22,30 +22,31 @@ from ..types import FinishReason, LoadOptions, Message, PromptSize
 from .fit import fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
 from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
-from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame
+from .protocol import SLOTS, Facts, Frame, Progress, Request
 from .text import HALF, TextStream
 
-PIECE = 256  # prompt tokens a step evaluates while nobody decodes
+PIECE = 128  # prompt tokens a step evaluates while nobody decodes
 SHARED_PIECE = 32  # the same while somebody does: their next token waits for it
 SLOW_STEP = 0.5  # seconds; longer steps make the pieces smaller, so that a cancel is obeyed soon
+WORTH_COPYING = 32  # tokens; copying moves the whole cache of a sequence, and reading a few again is quicker
 DEFAULT_CONTEXT = 4096
-SIDE_ANSWER = 1024  # tokens of room for each of three more answers beside one of full length
+CACHE_SHARE = 0.25  # of the free memory, for the KV cache; it decides how many answers there are at once
 HEADER = 24  # bytes of the smallest GGUF: magic, version, two counts
 
 
 def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> LlamaRuntime:
     """The model of a GGUF file. Raises BrokenFile or NotEnoughMemory."""
-    check_file(path)
+    free = spare_memory(path)
     gpu_layers = 0 if options.device == "cpu" else -1 if options.gpu_layers is None else options.gpu_layers
     model = Model(path, gpu_layers, _throttled(lambda done: progress("loading", done, "")))
     if not model.generates:
         raise BrokenFile(f"{path.name} is not a model that writes text.", hint="Choose a chat model.")
     length = min(options.context_length or DEFAULT_CONTEXT, model.train_context)
-    return LlamaRuntime(model, length, threads)
+    return LlamaRuntime(model, length, slots_within(free, length * model.cache_bytes), threads)
 
 
-def check_file(path: Path) -> None:
-    """Raises BrokenFile where it is no GGUF file, NotEnoughMemory where it is larger than the free memory."""
+def spare_memory(path: Path) -> int:
+    """Bytes that are free beside the weights. Raises BrokenFile where it is no GGUF file, NotEnoughMemory."""
     size = path.stat().st_size if path.is_file() else 0
     if size < HEADER or not _has_magic(path):
         raise BrokenFile(f"{path.name} is not a complete GGUF file.", hint="Download it again, or choose another file.")
@@ -55,6 +56,21 @@ def check_file(path: Path) -> None:
             f"{path.name} needs {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.",
             hint="Choose a smaller model or quantisation, or close other models and programs.",
         )
+    return free - size
+
+
+def slots_within(free: int, slot: int) -> int:
+    """How many answers at once, for `slot` bytes of KV cache each. Raises NotEnoughMemory where not even one fits.
+
+    >>> slots_within(8 << 30, 512 << 20), slots_within(1 << 30, 512 << 20), slots_within(8 << 30, 1 << 20)
+    (4, 1, 8)
+    """
+    if slot > free:
+        raise NotEnoughMemory(
+            f"The context needs {slot / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free beside the weights.",
+            hint="Choose a shorter context length, or close other models and programs.",
+        )
+    return max(1, min(SLOTS, int(free * CACHE_SHARE) // max(1, slot)))
 
 
 @dataclass(eq=False)
@@ -90,12 +106,11 @@ class Slot:
 class LlamaRuntime:
     """See `protocol.Runtime`."""
 
-    def __init__(self, model: Model, context_length: int, threads: int) -> None:
+    def __init__(self, model: Model, context_length: int, slots: int, threads: int) -> None:
         self._model = model
         self._length = context_length
-        cells = context_length + (SLOTS // 2 - 1) * min(context_length, SIDE_ANSWER)
-        self._context = Context(model, cells, SLOTS, threads)
-        self._slots = [Slot(i) for i in range(SLOTS)]
+        self._context = Context(model, context_length, slots, threads)
+        self._slots = [Slot(i) for i in range(slots)]
         self._clock = itertools.count(1)
         self._piece = PIECE
         self.facts = Facts(
@@ -105,6 +120,7 @@ class LlamaRuntime:
             parameters=model.parameters,
             template="own" if model.template else "plain",
             memory=int(psutil.Process().memory_info().rss),
+            slots=slots,
         )
 
     def admit(self, request: Request) -> list[Frame]:
@@ -132,10 +148,8 @@ class LlamaRuntime:
         """See `protocol.Runtime`."""
         began = time.perf_counter()
         shares = self._shares()
-        events = self._evaluate(shares)
-        for slot, _ in shares:
-            if slot.answer:
-                events += self._advance(slot, slot.answer)
+        self._evaluate(shares)
+        events = [event for slot, _ in shares if slot.answer for event in self._advance(slot.answer)]
         if time.perf_counter() - began > SLOW_STEP:
             self._piece = max(self._piece // 2, SHARED_PIECE // 2)
         return events
@@ -187,12 +201,18 @@ class LlamaRuntime:
         else:
             free = (slot for slot in self._slots if not slot.answer)
             slot = min(free, key=lambda slot: (bool(slot.tokens), slot.used))
-            self._cut(slot, 0)
-            if shared:
-                self._context.copy(source.sequence, slot.sequence, shared)
-                slot.tokens = source.tokens[:shared]
+            shared = self._copy(source, slot, shared)
         self._cut(slot, shared)
         return slot
+
+    def _copy(self, source: Slot, target: Slot, shared: int) -> int:
+        """Bring shared tokens into another slot; how many of them are there then."""
+        if source is not target and shared >= WORTH_COPYING:
+            self._cut(target, 0)
+            self._context.copy(source.sequence, target.sequence)
+            target.tokens = source.tokens[:]
+            return shared
+        return shared if source is target else 0
 
     def _reusable(self, slot: Slot, prompt: Sequence[int]) -> int:
         """How many tokens of the prompt this slot's cache can stand for."""
@@ -205,13 +225,6 @@ class LlamaRuntime:
     def _cut(self, slot: Slot, length: int) -> None:
         kept = self._context.cut(slot.sequence, length)
         slot.tokens = slot.tokens[:length] if kept else []
-
-    def _make_room(self) -> Slot | None:
-        """Forget the slot that was idle for longest; where none is, give up the youngest answer and return its slot."""
-        if idle := [slot for slot in self._slots if slot.tokens and not slot.answer]:
-            self._cut(min(idle, key=lambda slot: slot.used), 0)
-            return None
-        return max(self._slots, key=lambda slot: slot.answer.id if slot.answer else 0)
 
     # One step
 
@@ -228,46 +241,26 @@ class LlamaRuntime:
             shares.append((slot, count))
         return [share for share in shares if share[1]]
 
-    def _evaluate(self, shares: Sequence[tuple[Slot, int]]) -> list[Frame]:
-        """One forward pass over everyone's share; the events of answers given up for lack of room."""
-        events: list[Frame] = []
-        while self._fill(shares) and not self._decode():
-            if full := self._make_room():
-                events.append(self._give_up(full))
-        for slot, count in shares:
-            if slot.answer:
-                slot.tokens += slot.answer.pending[:count]
-                del slot.answer.pending[:count]
-        return events
-
-    def _decode(self) -> bool:
-        try:
-            return self._context.decode()
-        except RuntimeError:  # the cache was emptied: what it holds now is not known
-            for slot in self._slots:
-                slot.tokens = []
-            raise
-
-    def _fill(self, shares: Sequence[tuple[Slot, int]]) -> bool:
-        """Make the batch; False where nobody is left to be in it."""
+    def _evaluate(self, shares: Sequence[tuple[Slot, int]]) -> None:
+        """One forward pass over everyone's share."""
         self._context.clear()
         for slot, count in shares:
             if answer := slot.answer:
-                last = count == len(answer.pending)
-                tokens = answer.pending[:count]
+                tokens, last = answer.pending[:count], count == len(answer.pending)
                 index = self._context.add(tokens, len(slot.tokens), slot.sequence, want_logits=last)
                 answer.logits = index if last else None
-        return any(slot.answer for slot, _ in shares)
+        try:
+            self._context.decode()
+        except RuntimeError:
+            for slot in self._slots:
+                slot.tokens = []
+            raise
+        for slot, count in shares:
+            if answer := slot.answer:
+                slot.tokens += answer.pending[:count]
+                del answer.pending[:count]
 
-    def _give_up(self, slot: Slot) -> Frame:
-        assert slot.answer
-        id = slot.answer.id
-        self.drop(id)
-        self._cut(slot, 0)
-        hint = "Wait until another answer of this model has ended, then send it again."
-        return error_frame(id, NotEnoughMemory("The model's context memory is full of other answers.", hint=hint))
-
-    def _advance(self, slot: Slot, answer: Answer) -> list[Frame]:
+    def _advance(self, answer: Answer) -> list[Frame]:
         """The events of one answer after a forward pass."""
         if answer.logits is None:
             read = 1 - len(answer.pending) / answer.prompt_tokens

@@ -19,6 +19,7 @@ from ..errors import BrokenFile, NotEnoughMemory
 from ..types import Message, SamplingParams
 
 BATCH = 512  # tokens a forward pass takes at most
+PADDING = 256  # llama.cpp rounds the length of a sequence up to a multiple of this
 ERROR = 3  # llama.cpp's log levels: 1 info, 2 warning, 3 error, 4 debug, 5 continues the line before
 
 _said: deque[str] = deque(maxlen=8)
@@ -107,6 +108,13 @@ class Model:
         return int(native.llama_model_n_params(self.handle))
 
     @cached_property
+    def cache_bytes(self) -> int:
+        """Memory of the KV cache for one token, in the default F16; more than it takes where attention is special."""
+        handle = self.handle
+        head = native.llama_model_n_embd(handle) // max(1, native.llama_model_n_head(handle))
+        return int(2 * 2 * native.llama_model_n_layer(handle) * native.llama_model_n_head_kv(handle) * head)
+
+    @cached_property
     def format(self) -> str:
         """How the weights are stored, for example Q8_0 or "Q4_K - Medium"."""
         buffer = ctypes.create_string_buffer(256)
@@ -174,20 +182,27 @@ class Model:
 
 
 class Context:
-    """A KV cache of `cells` tokens that `sequences` conversations share, and the batch that fills it."""
+    """A KV cache of `sequences` conversations of up to `length` tokens each, and the batch that fills it.
 
-    def __init__(self, model: Model, cells: int, sequences: int, threads: int) -> None:
+    Every sequence has a cache of its own: in a common one, attention also walks over the tokens of the others. Flash
+    attention is for GPUs: on a processor it reads prompts faster, but decodes slower from about 150 tokens on.
+    """
+
+    def __init__(self, model: Model, length: int, sequences: int, threads: int) -> None:
         """Raises NotEnoughMemory."""
         params = native.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = cells, BATCH, BATCH
+        params.n_ctx = sequences * -(-length // PADDING) * PADDING
+        params.n_batch = params.n_ubatch = BATCH
         params.n_seq_max = params.n_outputs_max = sequences  # 0 outputs would keep logits for a whole batch
         params.n_threads = params.n_threads_batch = threads
-        params.kv_unified, params.swa_full, params.no_perf = True, False, True
+        params.kv_unified, params.swa_full, params.no_perf = False, False, True
+        on_gpu = device() == "gpu"
+        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_AUTO if on_gpu else native.LLAMA_FLASH_ATTN_TYPE_DISABLED
         _said.clear()
         handle = native.llama_init_from_model(model.handle, params)
         if not handle:
             hint = "Choose a shorter context length, or close other models."
-            raise NotEnoughMemory(f"There is no room for a context of {cells} tokens. {last_words()}", hint=hint)
+            raise NotEnoughMemory(f"There is no room for a context of {length} tokens. {last_words()}", hint=hint)
         self.handle = handle
         self._memory = native.llama_get_memory(handle)
         self._batch = native.llama_batch_init(BATCH, 0, 1)
@@ -208,13 +223,11 @@ class Context:
         batch.logits[batch.n_tokens - 1] = want_logits
         return start + len(tokens) - 1
 
-    def decode(self) -> bool:
-        """Evaluate the batch; False: the cache has no room and is unchanged. Raises RuntimeError."""
-        code = int(native.llama_decode(self.handle, self._batch))
-        if code < 0 or code > 1:
-            self.forget_all()
+    def decode(self) -> None:
+        """Evaluate the batch. Raises RuntimeError, and then every sequence is empty."""
+        if code := int(native.llama_decode(self.handle, self._batch)):
+            native.llama_memory_clear(self._memory, True)
             raise RuntimeError(f"llama.cpp could not evaluate the batch ({code}). {last_words()}")
-        return code == 0
 
     def cut(self, sequence: int, length: int) -> bool:
         """Keep the first `length` tokens of a sequence; False: this cache cannot, and the sequence is now empty."""
@@ -224,9 +237,9 @@ class Context:
         native.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Let an empty sequence share the first `length` tokens of another, without memory of its own."""
-        native.llama_memory_seq_cp(self._memory, source, target, 0, length)
+    def copy(self, source: int, target: int) -> None:
+        """Make an empty sequence equal to another."""
+        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def length(self, sequence: int) -> int:
         """Tokens of a sequence in the cache."""
@@ -235,9 +248,6 @@ class Context:
     def first(self, sequence: int) -> int:
         """The oldest position still in the cache; above 0 only with sliding windows."""
         return int(native.llama_memory_seq_pos_min(self._memory, sequence))
-
-    def forget_all(self) -> None:
-        native.llama_memory_clear(self._memory, True)
 
     def set_threads(self, count: int) -> None:
         native.llama_set_n_threads(self.handle, count, count)

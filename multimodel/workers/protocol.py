@@ -33,7 +33,7 @@ from ..errors import MultimodelError, NotEnoughMemory, by_name
 from ..types import LoadOptions, Message, PromptSize, SamplingParams, StageName
 
 Frame = dict[str, Any]
-SLOTS = 8  # answers a child works on at once; more wait their turn
+SLOTS = 8  # answers a child works on at once, at most
 
 
 def encode(frame: Frame) -> bytes:
@@ -62,6 +62,7 @@ class Facts:
     template: str  # "own": the model's chat template; "plain": it has none, so it continues plain text
     memory: int  # resident bytes of the child once loaded
     notes: tuple[str, ...] = ()
+    slots: int = SLOTS  # answers it works on at once; more wait their turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from .protocol import SLOTS, Frame, Request, Runtime, error_frame, messages_from, request_from
+from .protocol import Frame, Request, Runtime, error_frame, messages_from, request_from
 
 STAMPED = frozenset({"started", "text", "done"})
 OVER = frozenset({"done", "error"})
@@ -55,7 +55,7 @@ class Scheduler:
             self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and len(self._active) < SLOTS:
+        while self._waiting and len(self._active) < self._runtime.facts.slots:
             request = self._waiting.popleft()
             self._send(_stamped([{"event": "started", "id": request.id}]))
             try:
