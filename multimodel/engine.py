@@ -32,7 +32,8 @@ class Engine:
 
     def __init__(self, settings: Settings | None = None, *, connect: Connect = registry.connect) -> None:
         self.settings = settings or Settings.load()
-        self.cores = Cores(self.settings.performance.threads or cores())
+        # one core is left to the page: an engine whose threads wait for a core that is busy elsewhere all but stops
+        self.cores = Cores(self.settings.performance.threads or cores() - 1)
         self._connect = connect
         self._backends: dict[ModelId, Backend] = {}
         self._guard = Lock()  # between the threads of the runs

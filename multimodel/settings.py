@@ -99,7 +99,7 @@ class ChatSettings(Group):
 class PerformanceSettings(Group):
     """How much of the machine to use."""
 
-    threads: int | None = _env("MULTIMODEL_THREADS", default=None, ge=1)  # None: all cores
+    threads: int | None = _env("MULTIMODEL_THREADS", default=None, ge=1)  # None: all cores but one
     updates_per_second: float = _env("MULTIMODEL_UPDATES_PER_SECOND", default=15.0, gt=0, le=15)
 
 
