@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
 from .protocol import Frame, Progress, Request, error_frame
 from .text import TextStream
 from .torch_cache import PrefixStore
+from .torch_llama import quick
 from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
 
@@ -68,6 +69,7 @@ class TorchRuntime:
         self._specials = [t.content for t in loaded.tokenizer.added_tokens_decoder.values() if t.special]
         self._store = PrefixStore(loaded.model.config, kept_caches)
         self._answers: dict[int, Answer] = {}
+        self._quick = quick(loaded.model, loaded.facts.context_length)
         takes = inspect.signature(loaded.model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
@@ -98,14 +100,13 @@ class TorchRuntime:
         reading = [answer for answer in answers if answer.reading]
         decoding = [answer for answer in answers if not answer.reading]
         piece = SHARED_PIECE if decoding else PIECE
+        together = [decoding] if self._quick and decoding else [[answer] for answer in decoding]
         frames: list[Frame] = []
         with torch.inference_mode():
-            for answer in [*decoding, *reading[:1]]:
-                try:
-                    frames += self._advance(answer, piece)
-                except Exception as error:  # a fault of this answer; the others go on
-                    answer.over = True
-                    frames.append(error_frame(answer.id, error))
+            for group in together:
+                frames += _guarded(group, self._decode_one, group)
+            for answer in reading[:1]:
+                frames += _guarded([answer], self._read, answer, piece)
         return frames
 
     def drop(self, id: int) -> None:
@@ -130,13 +131,28 @@ class TorchRuntime:
         """See `protocol.Runtime`."""
         self._answers.clear()
 
-    def _advance(self, answer: Answer, piece: int) -> list[Frame]:
-        """Evaluate a piece of the prompt, or the newest token; once the prompt is through, choose the next token."""
-        end = min(answer.evaluated + piece, len(answer.tokens))
+    def _read(self, answer: Answer, piece: int) -> list[Frame]:
+        """Evaluate a piece of the prompt; after the last one, choose the first token."""
+        end = min(answer.evaluated + piece, answer.prompt)
         logits = self._forward(answer.tokens[answer.evaluated : end], answer.cache)
         answer.evaluated = end
-        if end < len(answer.tokens):
+        if answer.reading:
             return [{"event": "reading", "id": answer.id, "fraction": end / answer.prompt}]
+        return self._choose(answer, logits)
+
+    def _decode_one(self, answers: Sequence[Answer]) -> list[Frame]:
+        """Evaluate the newest token of each, and choose the next ones."""
+        if self._quick:
+            rows = self._quick([a.tokens[-1] for a in answers], [a.cache for a in answers])
+        else:
+            rows = torch.stack([self._forward(a.tokens[-1:], a.cache) for a in answers])
+        frames: list[Frame] = []
+        for answer, logits in zip(answers, rows, strict=True):
+            answer.evaluated += 1
+            frames += _guarded([answer], self._choose, answer, logits)
+        return frames
+
+    def _choose(self, answer: Answer, logits: torch.Tensor) -> list[Frame]:
         return self._accept(answer, answer.sampler.pick(logits, answer.tokens))
 
     def _forward(self, tokens: Sequence[int], cache: Any) -> torch.Tensor:
@@ -183,6 +199,16 @@ class TorchRuntime:
     def _notes(self, dropped: int) -> list[str]:
         plain = [] if self.facts.template == "own" else [PLAIN_NOTE]
         return [*plain, *([left_out(dropped)] if dropped else [])]
+
+
+def _guarded(answers: Sequence[Answer], work: Callable[..., list[Frame]], *args: Any) -> list[Frame]:
+    """What `work` says; a fault in it ends these answers, whose caches may be half written, and no others."""
+    try:
+        return work(*args)
+    except Exception as error:
+        for answer in answers:
+            answer.over, answer.evaluated = True, 0
+        return [error_frame(answer.id, error) for answer in answers]
 
 
 def _decoder(tokenizer: Any) -> Any:

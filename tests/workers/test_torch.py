@@ -101,9 +101,29 @@ def same_text_as_llama(folder: Path, gguf: Path, prompts: Iterable[str], tokens:
         theirs.close()
 
 
+def clear_choices(folder: Path, prompt: str, tokens: int) -> int:
+    """After how many tokens random weights are first undecided: llama.cpp rounds its cache to 16 bits."""
+    model = runtime(folder)
+    margins: list[float] = []
+
+    def pick(logits: Any, history: Any) -> int:
+        best, second = logits.topk(2).values
+        margins.append(float(best - second))
+        return int(logits.argmax())
+
+    model.admit(request(1, prompt, max_tokens=tokens))
+    model._answers[1].sampler.pick = pick
+    finish(model)
+    return next((i for i, margin in enumerate(margins) if margin < 0.02), len(margins))
+
+
 @needs("llama_cpp", "gguf")
 def test_greedy_text_is_that_of_the_same_weights_in_llama_cpp(tiny_folder: Path, tiny_gguf_file: Path) -> None:
-    same_text_as_llama(tiny_folder, tiny_gguf_file, [PROMPT, "Hi", "Ünïcödé ☂?"], 64)
+    prompts = [PROMPT, "Hi", "Ünïcödé ☂?"]
+    sure = {prompt: clear_choices(tiny_folder, prompt, 64) for prompt in prompts}
+    for prompt, tokens in sure.items():
+        same_text_as_llama(tiny_folder, tiny_gguf_file, [prompt], tokens)
+    assert sum(sure.values()) > 60
 
 
 @needs("llama_cpp")
@@ -291,35 +311,95 @@ def test_the_oldest_caches_leave_first() -> None:
     assert store.take([1, 2, 3, 4]).cache is caches[0]
 
 
-def sliding(folder: Path) -> Path:
-    """A model whose layers see the last 32 tokens only."""
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
-    tiny_llama(folder)
-    sizes = json.loads((folder / "config.json").read_text())
-    same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    torch.manual_seed(0)
-    config = MistralConfig(
-        **{name: sizes[name] for name in same},
-        num_key_value_heads=1,
-        sliding_window=32,
-        max_position_embeddings=512,
-        initializer_range=0.2,
-        eos_token_id=1,
-    )
-    MistralForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 def test_a_sliding_window_is_reused_only_where_nothing_must_be_cut(tmp_path: Path) -> None:
-    folder = sliding(tmp_path / "sliding")
+    folder = llama_like(tmp_path / "sliding", "Mistral", sliding_window=32)
     model = runtime(folder)
     long = PROMPT * 3
     first = answer(model, request(1, long, max_tokens=30))
     assert text_of(first) == library_text(folder, [{"role": "user", "content": long}], 30)
     again = answer(model, request(1, long, max_tokens=30))
     assert text_of(again) == text_of(first) and done(again)["usage"]["reused_tokens"] == 0
+
+
+# The short way through a Llama
+
+
+def same_both_ways(folder: Path, tokens: int = 40) -> Any:
+    """Greedy text with the short way and without it; returns the runtime that has it, if the model allows it."""
+    short, long = runtime(folder), runtime(folder)
+    long._quick = None
+    assert text_of(answer(short, request(1, max_tokens=tokens))) == text_of(answer(long, request(1, max_tokens=tokens)))
+    return short
+
+
+def llama_like(folder: Path, kind: str, **changes: Any) -> Path:
+    """The tiny Llama's tokenizer and sizes with another architecture or configuration, and random weights."""
+    import torch
+    import transformers
+
+    tiny_llama(folder)
+    sizes = json.loads((folder / "config.json").read_text())
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    same = {name: sizes[name] for name in (*names, "num_key_value_heads", "max_position_embeddings")} | changes
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**same, initializer_range=0.2, eos_token_id=1)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    for (
+        name,
+        weight,
+    ) in model.named_parameters():  # biases and norms begin as zeros and ones, which would hide a mistake
+        if weight.dim() == 1:
+            torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.2)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("Llama", {"num_key_value_heads": 2}),
+        ("Llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False}),
+        ("Llama", {"head_dim": 16}),
+        (
+            "Llama",
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 5e5,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 128,
+                }
+            },
+        ),
+        ("Mistral", {"sliding_window": None}),
+        ("Qwen2", {"vocab_size": 272}),  # the library gives its tokenizer a token more
+    ],
+)
+def test_the_short_way_says_the_same(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+    assert same_both_ways(llama_like(tmp_path / "model", kind, **changes))._quick is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("Mistral", {"sliding_window": 32}),
+        ("Llama", {"hidden_act": "gelu"}),
+        ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
+        ("Qwen3", {"vocab_size": 272}),
+    ],
+)
+def test_what_the_short_way_does_not_know_goes_the_librarys(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+    assert same_both_ways(llama_like(tmp_path / "model", kind, **changes))._quick is None
+
+
+def test_a_short_way_that_disagrees_is_not_taken(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multimodel.workers import torch_llama
+
+    assert torch_llama.quick(tiny._model, 512) is not None
+    monkeypatch.setattr(torch_llama, "silu", lambda x: x)
+    assert torch_llama.quick(tiny._model, 512) is None
 
 
 # Steps

@@ -1,0 +1,125 @@
+"""One token of several answers through a model of the Llama family, in a few large operations.
+
+The library's forward takes a thousand Python calls a token, which is most of the time of a small model on a processor
+and of a large one on a GPU. Here projections of one input are one matrix, rotations come from a table, and the tokens
+of all answers share every matrix product; only attention, whose caches differ in length, is done for each by itself.
+`quick` compares it with the library's forward before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+
+from .torch_cache import RoomyLayer, empty_cache
+
+FAMILY = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
+STATIC_ROPE = frozenset({"default", "linear", "llama3"})  # rotations that do not depend on the length
+TRIAL = (7, 3, 5, 2, 11, 4, 9)  # tokens that both ways must agree on
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit
+
+
+class LlamaStep:
+    """Evaluates one token of each answer."""
+
+    def __init__(self, model: Any, context: int) -> None:
+        """`model`: of FAMILY. Its projections become views of joined matrices, so no weight is held twice."""
+        inner, self._head = model.model, model.lm_head.weight
+        self._embedding = inner.embed_tokens.weight
+        self._norm = inner.norm
+        self._layers = [_Layer(layer) for layer in inner.layers]
+        positions = torch.arange(context, device=self._embedding.device)[None]
+        cos, sin = inner.rotary_emb(self._embedding[:1, None], positions)
+        half = sin.shape[-1] // 2
+        self._cos = cos[0, :, None]
+        self._sin = torch.cat((-sin[0, :, :half], sin[0, :, half:]), -1)[:, None]
+
+    def __call__(self, tokens: Sequence[int], caches: Sequence[Any]) -> Tensor:
+        """The logits after each token, shape (answers, vocabulary); each cache then holds its token too."""
+        at = [cache.layers[0].get_seq_length() for cache in caches]
+        cos, sin = self._cos[at], self._sin[at]  # (answers, 1, head size)
+        x = self._embedding[list(tokens)]  # (answers, hidden)
+        for number, layer in enumerate(self._layers):
+            x = layer(x, cos, sin, [cache.layers[number] for cache in caches])
+        return linear(_normed(x, self._norm), self._head)
+
+
+class _Layer:
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._norm, self._norm_after = layer.input_layernorm, layer.post_attention_layernorm
+        self._qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._gate_up = _joined(mlp.gate_proj, mlp.up_proj)
+        self._out, self._down = attention.o_proj, mlp.down_proj
+        self._size = attention.head_dim
+        self._kv_heads = attention.k_proj.out_features // self._size
+        self._heads = attention.q_proj.out_features // self._size
+        self._scale = attention.scaling
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, caches: Sequence[RoomyLayer]) -> Tensor:
+        x = x + linear(self._attend(_normed(x, self._norm), cos, sin, caches), self._out.weight, self._out.bias)
+        gate, up = linear(_normed(x, self._norm_after), *self._gate_up).chunk(2, -1)
+        return x + linear(silu(gate) * up, self._down.weight, self._down.bias)
+
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, caches: Sequence[RoomyLayer]) -> Tensor:
+        turning = self._heads + self._kv_heads  # values are not rotated
+        qkv = linear(x, *self._qkv).view(len(x), turning + self._kv_heads, self._size)
+        turned = qkv[:, :turning]
+        turned = torch.addcmul(turned * cos, turned.roll(self._size // 2, -1), sin)
+        rows = [
+            self._row(turned[i, : self._heads], turned[i, self._heads :], qkv[i, turning:], cache)
+            for i, cache in enumerate(caches)
+        ]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def _row(self, query: Tensor, key: Tensor, value: Tensor, cache: RoomyLayer) -> Tensor:
+        """Attention of one answer. The heads that share keys are asked as so many tokens of one head."""
+        keys, values = cache.update(key[None, :, None], value[None, :, None])
+        grouped = query.reshape(1, self._kv_heads, -1, self._size)
+        return scaled_dot_product_attention(grouped, keys, values, scale=self._scale).reshape(1, -1)
+
+
+def quick(model: Any, context: int) -> LlamaStep | None:
+    """The short way through `model`, where there is one and it says the same as the library's."""
+    if type(model).__name__ not in FAMILY or not _is_usual(model):
+        return None
+    with torch.no_grad():
+        step = LlamaStep(model, context)
+        return step if _agrees(step, model) else None
+
+
+def _is_usual(model: Any) -> bool:
+    config = model.config
+    plain = all(type(layer) is RoomyLayer for layer in empty_cache(config).layers)
+    weights = (m for name, m in model.named_modules() if name.endswith("_proj"))
+    usual = config.hidden_act == "silu" and model.model.rotary_emb.rope_type in STATIC_ROPE
+    return plain and usual and model.lm_head.bias is None and all(type(m) is torch.nn.Linear for m in weights)
+
+
+def _agrees(step: LlamaStep, model: Any) -> bool:
+    first, second = empty_cache(model.config), empty_cache(model.config)
+    ids = torch.tensor([TRIAL], device=model.device)
+    wanted = model(input_ids=ids, past_key_values=first, use_cache=True).logits[0]
+    found = torch.cat([step([token], [second]) for token in TRIAL])
+    return bool((found - wanted).abs().max() <= TOLERANCE.get(wanted.dtype, 0.0) * wanted.abs().max())
+
+
+def _normed(x: Tensor, norm: Any) -> Tensor:
+    return rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+def _joined(*projections: torch.nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Their weights and biases as one; the projections keep views, so that the library's forward still works."""
+    weight = torch.cat([p.weight for p in projections])
+    biased = any(p.bias is not None for p in projections)
+    biases: list[Tensor] = [torch.zeros_like(p.weight[:, 0]) if p.bias is None else p.bias for p in projections]
+    start = 0
+    for projection in projections:
+        end = start + projection.out_features
+        projection.weight = torch.nn.Parameter(weight[start:end], requires_grad=False)
+        start = end
+    return weight, torch.cat(biases) if biased else None
