@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -56,8 +55,14 @@ class HfInferenceBackend:
         args = request_args(self.model.name, messages, params.only(self.capabilities.params))
 
         def send(wire: Wire) -> Generator[Event]:
-            with closing(_Client(wire, self._service)) as client:
-                yield from client.chat_completion(**args)
+            client = _Client(self._service)
+            client.chat_completion(**args)
+            url, headers, body = client.written.url, client.written.headers, client.written.json
+            with wire.client.stream("POST", url, json=body, headers=headers) as response:
+                if not response.is_success:
+                    response.read()
+                    response.raise_for_status()
+                yield from events(response.iter_bytes(), response.headers.get("Content-Type", ""))
 
         wire = Wire(self._service.key)
         with closing(remote.answer(send, self._service, self.model.name, self._limits, wire)) as chunks:
@@ -72,22 +77,19 @@ class HfInferenceBackend:
 
 
 class _Client(InferenceClient):
-    """The Hub's client, sending over our wire: its own follows redirects, waits for ever and cannot be hung up."""
+    """The Hub's client, which routes and writes a request and leaves the sending to us.
 
-    def __init__(self, wire: Wire, service: Service) -> None:
+    Its own sending follows redirects, waits for ever and cannot be hung up; its parser drops what it does not know.
+    """
+
+    def __init__(self, service: Service) -> None:
         own_address = None if service.base_url == ROUTER else service.base_url
         super().__init__(base_url=own_address, api_key=service.key or PLACEHOLDER)
-        self._wire = wire
+        self.written: Any = None  # the request: url, headers, json
 
-    def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Iterator[str]:  # type: ignore[override]
-        """The lines of the response, as the client's parser wants them; errors of every kind are seen before it."""
-        url, headers, body = request_parameters.url, request_parameters.headers, request_parameters.json
-        with self._wire.client.stream("POST", url, json=body, headers=headers) as response:
-            if not response.is_success:
-                response.read()
-                response.raise_for_status()
-            for event in events(response.iter_bytes(), response.headers.get("Content-Type", "")):
-                yield f"data: {json.dumps(event)}"
+    def _inner_post(self, request_parameters: Any, *, stream: bool = False) -> Any:
+        self.written = request_parameters
+        return ()
 
 
 def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> HfInferenceBackend:

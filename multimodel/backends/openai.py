@@ -23,7 +23,7 @@ STANDARD = frozenset({"max_tokens", "temperature", "top_p", "seed", "stop"})
 EXTRA = {"top_k": ("top_k",), "min_p": ("min_p",), "repetition_penalty": ("repetition_penalty", "repeat_penalty")}
 """Parameters that are not OpenAI's but most local servers take, and what the servers call them."""
 
-_REASONING = re.compile(r"(o\d|gpt-5)")
+_REASONING = re.compile(r"(o\d|gpt-[5-9])")
 _CHAT_NAME = re.compile(r"(gpt-|o\d|chatgpt-)")
 _OTHER_USE = re.compile(r"audio|realtime|transcribe|tts|image|search|instruct|embedding|codex|deep-research")
 
