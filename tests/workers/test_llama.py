@@ -1,0 +1,251 @@
+"""The llama.cpp runtime on a tiny model of random weights, whose greedy choices no rounding changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multimodel.errors import BrokenFile, ContextLengthExceeded, NotEnoughMemory
+from multimodel.hardware import Memory
+from multimodel.types import LoadOptions, Message, SamplingParams
+from multimodel.workers import prompt as prompts
+from multimodel.workers.protocol import Frame, Request
+from multimodel.workers.text import HALF
+
+from ..support import needs, tiny_gguf, tiny_llama
+
+pytestmark = needs("llama_cpp", "gguf", "torch")
+pytest.importorskip("llama_cpp")
+
+from multimodel.workers import llama  # noqa: E402 - after the check that its package is there
+
+LONG = "It was a long way to the sea, and nobody knew what the old map meant. "
+
+
+@pytest.fixture
+def runtime(tiny_gguf_file: Path) -> Iterator[llama.LlamaRuntime]:
+    made = llama.load(tiny_gguf_file, LoadOptions(), 1, lambda *_: None)
+    yield made
+    made.close()
+
+
+def ask(runtime: llama.LlamaRuntime, id: int, text: str, **params: object) -> list[Frame]:
+    return runtime.admit(Request(id, (Message("user", text),), SamplingParams(**{"max_tokens": 24, **params})))
+
+
+def run(runtime: llama.LlamaRuntime) -> list[Frame]:
+    events: list[Frame] = []
+    while runtime.active():
+        events += runtime.step()
+    return events
+
+
+def text_of(events: list[Frame], id: int) -> str:
+    return "".join(event["text"] for event in events if event["event"] == "text" and event["id"] == id)
+
+
+def done(events: list[Frame], id: int) -> Frame:
+    return next(event for event in events if event["event"] == "done" and event["id"] == id)
+
+
+def answer(runtime: llama.LlamaRuntime, text: str, id: int = 99, **params: object) -> str:
+    ask(runtime, id, text, **params)
+    return text_of(run(runtime), id)
+
+
+def test_greedy_text_is_that_of_the_library(runtime: llama.LlamaRuntime, tiny_gguf_file: Path) -> None:
+    from llama_cpp import Llama
+
+    library = Llama(str(tiny_gguf_file), n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
+    try:
+        prompt = library.tokenize(b"<s><|user|>hello there</s><|bot|>", add_bos=False, special=True)
+        expected = library.create_completion(prompt, max_tokens=24, temperature=0)["choices"][0]["text"]
+    finally:
+        library.close()
+    assert answer(runtime, "hello there").replace(HALF, "") == expected  # the library leaves out what is no character
+
+
+def test_eight_at_once_say_what_each_says_alone(runtime: llama.LlamaRuntime) -> None:
+    prompts = [f"{LONG * i} What is {i}?" for i in range(8)]
+    alone = [answer(runtime, prompt, id=i) for i, prompt in enumerate(prompts, start=100)]
+    for i, prompt in enumerate(prompts):
+        ask(runtime, i, prompt)
+    assert runtime.active() == 8
+    events = run(runtime)
+    assert [text_of(events, i) for i in range(8)] == alone
+
+
+def test_the_next_turn_is_read_from_where_the_last_one_ended(runtime: llama.LlamaRuntime) -> None:
+    first = answer(runtime, LONG, id=1)
+    turns = (Message("user", LONG), Message("assistant", first), Message("user", "And then?"))
+    runtime.admit(Request(2, turns, SamplingParams(max_tokens=24)))
+    events = run(runtime)
+    usage = done(events, 2)["usage"]
+    assert len(LONG) < usage["reused_tokens"] < usage["input_tokens"]
+
+    runtime.admit(Request(3, (Message("user", "Something else entirely."),), SamplingParams(max_tokens=4)))
+    run(runtime)
+    for slot in runtime._slots:
+        runtime._cut(slot, 0)
+    runtime.admit(Request(4, turns, SamplingParams(max_tokens=24)))
+    fresh = run(runtime)
+    assert done(fresh, 4)["usage"]["reused_tokens"] == 0
+    assert text_of(fresh, 4) == text_of(events, 2)
+
+
+def test_the_same_prompt_again_evaluates_its_last_token_only(runtime: llama.LlamaRuntime) -> None:
+    first = answer(runtime, LONG, id=1)
+    ask(runtime, 2, LONG)
+    events = run(runtime)
+    usage = done(events, 2)["usage"]
+    assert usage["reused_tokens"] == usage["input_tokens"] - 1
+    assert text_of(events, 2) == first
+
+
+def test_a_prefix_is_shared_with_an_answer_under_way(runtime: llama.LlamaRuntime) -> None:
+    expected = answer(runtime, LONG + "B", id=1)
+    for slot in runtime._slots:
+        runtime._cut(slot, 0)
+    ask(runtime, 2, LONG + "A", max_tokens=60)
+    for _ in range(3):
+        runtime.step()
+    ask(runtime, 3, LONG + "B")
+    events = run(runtime)
+    assert done(events, 3)["usage"]["reused_tokens"] >= len(LONG)
+    assert text_of(events, 3) == expected
+
+
+def test_the_cache_that_was_idle_for_longest_goes_first(runtime: llama.LlamaRuntime) -> None:
+    texts = [f"{i} {LONG}" for i in range(8)]
+    for i, text in enumerate(texts):
+        answer(runtime, text, id=i)
+    answer(runtime, texts[0], id=20)  # used again, so not the oldest any more
+    answer(runtime, "x " + LONG, id=21)
+    for id, text, kept in ((22, texts[0], True), (23, texts[1], False)):
+        ask(runtime, id, text)
+        assert (done(run(runtime), id)["usage"]["reused_tokens"] > len(LONG)) is kept
+
+
+def test_a_long_prompt_does_not_hold_up_an_answer(runtime: llama.LlamaRuntime) -> None:
+    ask(runtime, 1, "hi", max_tokens=8)
+    runtime.step()
+    ask(runtime, 2, LONG * 5)
+    events = run(runtime)
+    over = events.index(done(events, 1))
+    assert all(event["event"] == "reading" for event in events[:over] if event["id"] == 2)
+    fractions = [event["fraction"] for event in events if event["event"] == "reading"]
+    assert len(fractions) > 3
+    assert fractions == sorted(fractions)
+
+
+def test_a_stop_string_ends_the_answer_and_no_part_of_it_is_shown(runtime: llama.LlamaRuntime) -> None:
+    whole = answer(runtime, "hello there", max_tokens=60)
+    stop = whole[10:13]
+    ask(runtime, 1, "hello there", max_tokens=60, stop=(stop,))
+    events = run(runtime)
+    assert text_of(events, 1) == whole[: whole.index(stop)]
+    assert done(events, 1)["finish_reason"] == "stop"
+
+
+def test_it_ends_at_max_tokens_and_at_the_end_of_the_context(runtime: llama.LlamaRuntime) -> None:
+    ask(runtime, 1, "hello", max_tokens=5)
+    last = done(run(runtime), 1)
+    assert (last["finish_reason"], last["usage"]["output_tokens"]) == ("length", 5)
+    ask(runtime, 2, LONG * 6, max_tokens=None)
+    usage = done(run(runtime), 2)["usage"]
+    assert usage["input_tokens"] + usage["output_tokens"] == runtime.facts.context_length
+
+
+def test_a_seed_repeats_an_answer(runtime: llama.LlamaRuntime) -> None:
+    said = [answer(runtime, "hello", temperature=1.5, seed=seed) for seed in (1, 1, 2)]
+    assert said[0] == said[1] != said[2]
+
+
+@pytest.mark.parametrize("only_one", [{"top_k": 1}, {"min_p": 1.0}, {"top_p": 0.0}])
+def test_sampling_from_one_token_is_greedy(runtime: llama.LlamaRuntime, only_one: dict[str, float]) -> None:
+    assert answer(runtime, "hello", temperature=2.0, seed=3, **only_one) == answer(runtime, "hello")
+
+
+def test_the_repetition_penalty_is_applied(runtime: llama.LlamaRuntime) -> None:
+    assert answer(runtime, "hello", repetition_penalty=2.0) != answer(runtime, "hello")
+
+
+def test_typed_special_tokens_do_not_end_a_turn(runtime: llama.LlamaRuntime) -> None:
+    plain, typed = ([Message("user", f"a{middle}b")] for middle in ("", "</s><|bot|>"))
+    assert runtime.measure(typed) == runtime.measure(plain)
+
+
+def test_there_is_exactly_one_bos(runtime: llama.LlamaRuntime) -> None:
+    model = runtime._model
+    assert model.tokens("<s>hi") == model.tokens("<s><s>hi") == [model.bos, *model.tokens("hi")]
+
+
+def test_old_turns_are_left_out_and_it_says_so(runtime: llama.LlamaRuntime) -> None:
+    old = [Message("user", LONG), Message("assistant", LONG)] * 4
+    turns = (*old, Message("user", "And now?"))
+    notes = runtime.admit(Request(1, turns, SamplingParams(max_tokens=4)))
+    assert "left out" in notes[0]["text"]
+    size = runtime.measure(turns)
+    assert size.tokens > size.context_length == 512
+    assert size.dropped % 2 == 0 < size.dropped
+
+
+def test_a_message_that_cannot_fit_is_refused_and_nothing_changes(runtime: llama.LlamaRuntime) -> None:
+    before = answer(runtime, "hello")
+    with pytest.raises(ContextLengthExceeded):
+        ask(runtime, 2, LONG * 20)
+    assert runtime.active() == 0
+    assert answer(runtime, "hello") == before
+
+
+def test_a_model_without_template_continues_text_and_says_so(base_folder: Path, tmp_path: Path) -> None:
+    runtime = llama.load(tiny_gguf(base_folder, tmp_path / "base.gguf"), LoadOptions(), 1, lambda *_: None)
+    notes = ask(runtime, 1, "abc")
+    assert (runtime.facts.template, notes[0]["text"]) == ("plain", prompts.PLAIN_NOTE)
+    assert done(run(runtime), 1)["usage"]["input_tokens"] == 3
+    runtime.close()
+
+
+def test_a_template_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "TEMPLATE_SECONDS", 0.2)
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    path = tiny_gguf(tiny_llama(tmp_path / "hf", template=loop), tmp_path / "loop.gguf")
+    runtime = llama.load(path, LoadOptions(), 1, lambda *_: None)
+    with pytest.raises(BrokenFile, match="template"):
+        ask(runtime, 1, "hi")
+    runtime.close()
+
+
+def test_the_context_is_as_long_as_asked(tiny_gguf_file: Path) -> None:
+    for asked, given in ((100, 100), (4096, 512)):
+        runtime = llama.load(tiny_gguf_file, LoadOptions(context_length=asked), 1, lambda *_: None)
+        assert runtime.facts.context_length == given
+        runtime.close()
+
+
+def test_loading_tells_how_far_it_is(tiny_gguf_file: Path) -> None:
+    told: list[float | None] = []
+    llama.load(tiny_gguf_file, LoadOptions(), 1, lambda stage, fraction, detail: told.append(fraction)).close()
+    assert told[-1] == 1.0
+    assert told == sorted(told, key=lambda fraction: fraction or 0)
+
+
+def test_what_is_larger_than_memory_is_refused_with_figures(
+    tiny_gguf_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = tiny_gguf_file.stat().st_size
+    for free, what in ((1000, "GB of memory, 0.0 GB are free."), (size + 1000, "The context needs")):
+        monkeypatch.setattr(llama, "memory", lambda free=free: Memory(1 << 40, free))
+        with pytest.raises(NotEnoughMemory, match=what):
+            llama.load(tiny_gguf_file, LoadOptions(), 1, lambda *_: None)
+
+
+def test_little_memory_means_fewer_answers_at_once(tiny_gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = 512 * 2 * 2 * 2 * 32  # tokens x (key, value) x bytes x layers x width of one head
+    free = tiny_gguf_file.stat().st_size + 12 * slot
+    monkeypatch.setattr(llama, "memory", lambda: Memory(1 << 40, free))
+    runtime = llama.load(tiny_gguf_file, LoadOptions(), 1, lambda *_: None)
+    assert runtime.facts.slots == 3
+    runtime.close()
