@@ -15,7 +15,8 @@ from typing import Any, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from .errors import InvalidSetting
+from .errors import InvalidModelId, InvalidSetting
+from .types import ModelId
 
 ROOT = Path(__file__).resolve().parents[1]
 RESERVED = frozenset({"echo", "openai", "hf-inference", "transformers", "gguf"})
@@ -94,6 +95,16 @@ class ChatSettings(Group):
     max_tokens: int = _env("MULTIMODEL_MAX_TOKENS", default=1024, ge=1)
     temperature: float = _env("MULTIMODEL_TEMPERATURE", default=0.0, ge=0, le=2)
     system_prompt: str = _env("MULTIMODEL_SYSTEM_PROMPT", default="")
+
+    @field_validator("columns")
+    @classmethod
+    def _are_models(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if not columns:
+            raise ValueError("at least one column is needed")
+        try:
+            return tuple(str(ModelId.parse(column)) for column in columns)
+        except InvalidModelId as error:
+            raise ValueError(f"{error} {error.hint}") from None
 
 
 class PerformanceSettings(Group):
