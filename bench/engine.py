@@ -157,12 +157,12 @@ def measure(folders: dict[str, Path], rounds: int, max_tokens: int) -> Report:
         title=f"Engine over bare library loop (target {TARGET} or more)",
         tables=(Table(columns, rows),),
         notes=(
-            f"Medians of {rounds} rounds in turn, {len(PROMPTS)} prompts a round; a ratio is the median over the rounds.",
-            "Decoding: tokens after the first. Whole answer: from a board's `send` to the run's last event, so threads, "
-            "pipe, prompt, snapshots and page are in it; of a short answer they are a large part.",
+            f"Medians of {rounds} rounds in turn, {len(PROMPTS)} prompts a round; a ratio is the median over rounds.",
+            "Decoding: tokens after the first. Whole answer: from a board's `send` to the run's last event, so prompt, "
+            "threads, pipe, snapshots and page are in it; of a short answer they are a large part.",
             "CPU is that of the app and the model's process together, the page's updates included.",
             "`same counts`: answers with as many prompt and answer tokens on both sides.",
-            "Bare GGUF runs with flash attention, as ours, and like ours without AMX buffers where the processor has AMX: "
+            "Bare GGUF runs as ours: with flash attention, without AMX buffers where the processor has AMX: "
             "with them llama-cpp-python 0.3.36 ends with SIGSEGV on quantised weights.",
         ),
         packages=("llama-cpp-python", "torch", "transformers"),

@@ -1,8 +1,8 @@
 """A server of the OpenAI protocol on loopback that says numbered words at a rate: `python -m bench.peer`.
 
 The model's name is the rate in tokens a second ("80"). Words of the prompt set the rest: `tokens=200 chars=6 rate=40
-wait=0.1`. Rate 0 says everything at once. `GET /log` tells when each request came and when each token left, by
-time.perf_counter(), and forgets it.
+wait=0.1`, or `seconds=5` instead of the tokens. Rate 0 says everything at once. `GET /log` tells when each request came
+and when each token left, by time.perf_counter(), and forgets it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Ask:
     """What a request asks of the server."""
 
     rate: float  # tokens a second
-    tokens: int = 100
-    chars: int = 6  # of a token, on average
-    wait: float = 0.0  # seconds before the first token
+    tokens: int
+    chars: int  # of a token, on average
+    wait: float  # seconds before the first token
 
 
 @dataclass
@@ -51,9 +51,10 @@ def asked(body: dict[str, Any]) -> Ask:
     >>> asked({"model": "80", "messages": [{"content": "go tokens=5 wait=0.5"}]})
     Ask(rate=80.0, tokens=5, chars=6, wait=0.5)
     """
-    wishes = dict(re.findall(r"\b(rate|tokens|chars|wait)=([\d.]+)", body["messages"][-1]["content"]))
-    ask = Ask(float(wishes.get("rate", body["model"])), wait=float(wishes.get("wait", 0)))
-    return Ask(ask.rate, int(wishes.get("tokens", ask.tokens)), int(wishes.get("chars", ask.chars)), ask.wait)
+    wishes = dict(re.findall(r"\b(rate|tokens|seconds|chars|wait)=([\d.]+)", body["messages"][-1]["content"]))
+    rate = float(wishes.get("rate", body["model"]))
+    tokens = rate * float(wishes["seconds"]) if "seconds" in wishes else float(wishes.get("tokens", 100))
+    return Ask(rate, max(2, round(tokens)), int(wishes.get("chars", 6)), float(wishes.get("wait", 0)))
 
 
 def word(number: int, chars: int) -> str:
@@ -131,8 +132,10 @@ class Server:
         else:
             told = {"object": "list", "data": [{"id": name, "object": "model"} for name in ("10", "40", "80")]}
         text = json.dumps(told).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode() + text)
+        size = f"Content-Length: {len(text)}\r\n".encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n" + size + b"\r\n" + text
+        )
 
 
 @dataclass(frozen=True)
