@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import BadRequest
+from ..hardware import memory
 from ..types import FinishReason, LoadOptions, Message, PromptSize, Usage
 from .fit import fit, left_out, measured, reserve
 from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
@@ -23,14 +25,17 @@ from .torch_sampling import Sampler
 
 PIECE = 256  # tokens of a prompt evaluated in one step, so that Stop waits for no more than that
 SHARED_PIECE = 32  # the same while others decode: their next token waits for it
-KEPT_CACHES = 512 << 20  # bytes for the caches of finished answers
+LEAST_PIECE = 8
+SLOW_STEP = 0.5  # seconds; a longer step halves the pieces
+KEPT_CACHES = 512 << 20  # bytes for the caches of finished answers, where a tenth of the free memory is not less
 TAIL = 8  # prompt tokens that decide how a decoder begins the answer
 
 
 def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> TorchRuntime:
     """The model in the folder `path`, in memory. Raises LoadError."""
     torch.set_num_threads(threads)
-    return TorchRuntime(load_folder(path, options, progress))
+    loaded = load_folder(path, options, progress)
+    return TorchRuntime(loaded, min(KEPT_CACHES, memory().free // 10))
 
 
 @dataclass(slots=True)
@@ -59,7 +64,7 @@ class Answer:
 class TorchRuntime:
     """See `protocol.Runtime`."""
 
-    def __init__(self, loaded: Loaded, kept_caches: int = KEPT_CACHES) -> None:
+    def __init__(self, loaded: Loaded, kept_caches: int) -> None:
         """`kept_caches`: bytes to spend on the caches of finished answers."""
         self.facts = loaded.facts
         self._model = loaded.model
@@ -69,6 +74,7 @@ class TorchRuntime:
         self._specials = [t.content for t in loaded.tokenizer.added_tokens_decoder.values() if t.special]
         self._store = PrefixStore(loaded.model.config, kept_caches)
         self._answers: dict[int, Answer] = {}
+        self._piece = PIECE
         self._quick = quick(loaded.model, loaded.facts.context_length)
         takes = inspect.signature(loaded.model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
@@ -99,7 +105,7 @@ class TorchRuntime:
         answers = [answer for answer in self._answers.values() if not answer.over]
         reading = [answer for answer in answers if answer.reading]
         decoding = [answer for answer in answers if not answer.reading]
-        piece = SHARED_PIECE if decoding else PIECE
+        piece = min(self._piece, SHARED_PIECE if decoding else PIECE)
         together = [decoding] if self._quick and decoding else [[answer] for answer in decoding]
         frames: list[Frame] = []
         with torch.inference_mode():
@@ -133,9 +139,12 @@ class TorchRuntime:
 
     def _read(self, answer: Answer, piece: int) -> list[Frame]:
         """Evaluate a piece of the prompt; after the last one, choose the first token."""
+        started = time.perf_counter()
         end = min(answer.evaluated + piece, answer.prompt)
         logits = self._forward(answer.tokens[answer.evaluated : end], answer.cache)
         answer.evaluated = end
+        if time.perf_counter() - started > SLOW_STEP:
+            self._piece = max(LEAST_PIECE, piece // 2)
         if answer.reading:
             return [{"event": "reading", "id": answer.id, "fraction": end / answer.prompt}]
         return self._choose(answer, logits)

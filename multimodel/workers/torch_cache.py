@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 SPARE = 256  # tokens of room added whenever a buffer is full
+MOST_KEPT = 16  # caches; each is compared with every new prompt
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -105,9 +106,10 @@ class PrefixStore:
         return Kept(best.tokens[:shared], _copy(best.cache, self._config, shared))
 
     def keep(self, tokens: Sequence[int], cache: Any) -> None:
-        """Put a cache away, and let the oldest go where the budget is spent."""
+        """Put a cache away; those it continues go, and the oldest where the budget is spent."""
+        self._kept = [kept for kept in self._kept if common(kept.tokens, tokens) < len(kept.tokens)]
         self._kept.append(Kept(tuple(tokens), cache))
-        while self._kept and sum(kept.size for kept in self._kept) > self._budget:
+        while len(self._kept) > MOST_KEPT or sum(kept.size for kept in self._kept) > self._budget:
             self._kept.pop(0)
 
     def _usable(self, kept: Kept, prompt: Sequence[int]) -> int:

@@ -40,10 +40,10 @@ class Loaded:
 
 def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loaded:
     """The model in `folder`. Raises LoadError or MissingDependency."""
-    progress("loading", 0.0, "reading the configuration")
+    progress("loading", None, "starting the library")  # its first use imports most of it
     config = _config(folder)
     context = _context_length(config, options)
-    progress("loading", 0.0, "reading the tokenizer")
+    progress("loading", None, "reading the tokenizer")
     tokenizer = _tokenizer(folder)
     device, dtype, note = _place(folder, config, context, options)
     model = _model(folder, config, device, dtype, progress)

@@ -298,17 +298,24 @@ def test_without_a_budget_nothing_is_kept(tiny_folder: Path) -> None:
 
 
 def test_the_oldest_caches_leave_first() -> None:
-    from multimodel.workers.torch_cache import PrefixStore
+    from multimodel.workers.torch_cache import MOST_KEPT, PrefixStore
 
     class Cache:
         layers: tuple[()] = ()
 
-    store = PrefixStore(None, budget=0)
-    caches = [Cache(), Cache()]
-    store.keep([1, 2], caches[0])  # empty caches cost nothing
-    store.keep([1, 2, 3], caches[1])
-    assert store.take([1, 2, 3, 4]).cache is caches[1]
-    assert store.take([1, 2, 3, 4]).cache is caches[0]
+    store = PrefixStore(None, budget=0)  # empty caches cost nothing
+    first, longer = Cache(), Cache()
+    for token in range(MOST_KEPT - 1):
+        store.keep([token], first if token == 0 else Cache())
+    store.keep([5, 6], longer)  # instead of [5], which it continues
+    assert store.take([5, 6, 7]).tokens == (5, 6)
+    store.keep([98], Cache())
+    store.keep([99], Cache())
+    assert store.take([0, 1]).cache is first
+    store.keep([0], first)
+    for token in range(100, 100 + MOST_KEPT):
+        store.keep([token], Cache())
+    assert store.take([0, 1]).tokens == ()
 
 
 def test_a_sliding_window_is_reused_only_where_nothing_must_be_cut(tmp_path: Path) -> None:
@@ -420,6 +427,16 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on_and_can_be_dropped(t
     model.drop(3)
     model.drop(99)
     assert model.active() == 1 and done(finish(model))["id"] == 2
+
+
+def test_slow_steps_make_the_pieces_smaller(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multimodel.workers.torch.SLOW_STEP", 0.0)
+    model = runtime(tiny_folder)
+    model.admit(request(1, "word " * 80, max_tokens=1))
+    answered = model._answers[1]
+    ends = [answered.evaluated for _ in range(4) if model.step() is not None]
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    assert sizes[:2] == [256, 128] and sizes[2] <= 64
 
 
 def test_a_fault_of_one_answer_leaves_the_others_alone(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
