@@ -51,10 +51,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, **pipes: Any) -> Generator[subprocess.Popen[str]]:
-    """A server that has answered its first GET /; killed at the end."""
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | pipes
-    with subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment(), text=True, **pipes) as process:
+def running(command: Sequence[str], port: int, **options: Any) -> Generator[subprocess.Popen[str]]:
+    """A server that has answered its first GET /; killed at the end. `options` are those of Popen."""
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment()} | options
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, text=True, **options) as process:
         try:
             until = time.perf_counter() + PATIENCE
             while not answers(port):
