@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Lock
+from typing import cast
 
 from ..compute import Cores
 from ..errors import BackendError, MultimodelError, WorkerCrashed
@@ -17,6 +18,9 @@ from ..settings import Settings
 from ..types import Capabilities, Chunk, LoadOptions, Message, ModelSpec, PromptSize, SamplingParams, Stage, Usage
 from ..workers.client import HEARTBEAT, Worker
 from ..workers.protocol import Facts, Frame, error_frame, error_from
+
+LONG = 1500
+"""Characters of a conversation below which it fits any context worth chatting in (512 tokens)."""
 
 Locate = Callable[[ModelSpec, Settings], Generator[Chunk, None, Located]]
 
@@ -53,12 +57,28 @@ class LocalBackend:
             raise
 
     def measure(self, messages: Sequence[Message]) -> PromptSize | None:
-        """The size of a prompt; None while the model is not loaded."""
-        worker = self._worker
+        """The size of a prompt; None for a short one while the model is not loaded, or would have to be downloaded.
+
+        A long prompt loads a model that is at hand: it is about to be asked, and only its tokenizer knows.
+        """
         try:
-            return worker.measure(messages) if worker and worker.alive else None
+            worker = self._worker
+            if not (worker and worker.alive):
+                worker = self._at_hand() if sum(len(m.content) for m in messages) >= LONG else None
+            return worker.measure(messages) if worker else None
         except MultimodelError:
             return None  # asking for an answer will say why
+
+    def _at_hand(self) -> Worker | None:
+        """The loaded worker, unless its files are not here yet."""
+        with closing(self._ready()) as stages:
+            while True:
+                try:
+                    chunk = next(stages)
+                except StopIteration as end:
+                    return cast(Worker, end.value)
+                if chunk.stage and chunk.stage.name == "downloading":
+                    return None
 
     @property
     def facts(self) -> Facts | None:
