@@ -28,5 +28,5 @@ def test_a_long_conversation_says_how_many_messages_would_be_left_out() -> None:
 
 def test_a_board_measures_each_column_with_its_own_conversation() -> None:
     with Engine() as engine:
-        board = Board(engine, [GUIDE, ModelId("echo", "any")])
+        board = Board(engine, [GUIDE, ModelId("openai", "gpt-5-mini")])
         assert [column.model for column, _ in board.measure("word " * 1200)] == [GUIDE]
