@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 import socket
+import struct
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -77,16 +78,21 @@ class Wire:
 
     def _trace(self, name: str, info: dict[str, Any]) -> None:
         """Keep hold of the socket: closing a client does not wake a thread that waits in `recv`, shutting down does."""
-        if name.endswith(("connect_tcp.complete", "start_tls.complete")):
-            with self._lock:
+        with self._lock:
+            if name.endswith(("connect_tcp.complete", "start_tls.complete")):
                 self._socket = info["return_value"].get_extra_info("socket")
                 if self._over:
                     self._shut_down()
+            elif name.endswith("response_closed.started"):
+                self._socket = None  # it ends by itself
 
     def _shut_down(self) -> None:
-        if self._socket:
-            with suppress(OSError):  # not connected any more
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        if not self._socket:
+            return
+        with suppress(OSError):  # a reset, or a server blocked in sending learns of the end only by its slow probes
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):  # not connected any more
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from multimodel.types import Message, ModelId, ModelSpec, SamplingParams, Snapsh
 
 from ..faults import FAULTS, MODELS, FaultServer
 from ..support import needs
-from ..test_faults import ENDS, ERRORS
+from ..test_faults import ENDS, ERRORS, SILENT, STALLING
 
 pytestmark = needs("huggingface_hub")
 
@@ -31,13 +31,13 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
-def at(url: str, token: str | None = TOKEN) -> Settings:
+def at(url: str, token: str | None = TOKEN, *, first: float = 20.0, stall: float = 20.0) -> Settings:
     api = ApiSettings(
         hf_inference_url=url,
         hf_token=SecretStr(token) if token else None,
         retries=0,
-        first_token_timeout=0.5,
-        stall_timeout=0.4,
+        first_token_timeout=first,
+        stall_timeout=stall,
     )
     return Settings(api=api)
 
@@ -49,7 +49,8 @@ def backend(settings: Settings, name: str = "o/m") -> Any:
 
 
 def ask(server: FaultServer, fault: str) -> Snapshot:
-    with Engine(at(server.url(fault))) as engine:
+    first, stall = 0.4 if fault in SILENT else 20.0, 0.4 if fault in STALLING else 20.0
+    with Engine(at(server.url(fault), first=first, stall=stall)) as engine:
         *_, last = engine.ask(ModelId("hf-inference", "o/good-model"), HI)
     return last
 
