@@ -36,6 +36,7 @@ def arguments(argv: Sequence[str] | None, settings: Settings) -> argparse.Namesp
 
 def build(engine: Engine) -> gr.Blocks:
     """The page."""
+    page: gr.Blocks
     with gr.Blocks(title="MultiModel", fill_width=True, analytics_enabled=False) as page:
         header(engine, page)
         with gr.Tabs(elem_id="mm-tabs"), gr.Tab("Chat", elem_id="mm-chat-tab"):

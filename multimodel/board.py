@@ -95,11 +95,16 @@ class Board:
         """The options a column asks with."""
         return column.own or self.shared
 
-    def watch(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener`, from other threads, whenever a running answer changes; returns the function that ends it."""
         with self._lock:
             ends = [run.on_change(listener) for run in self._runs.values()]
-        return lambda: [end() for end in ends] and None
+
+        def unwatch() -> None:
+            for end in ends:
+                end()
+
+        return unwatch
 
     # what a person does
 

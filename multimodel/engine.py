@@ -15,8 +15,18 @@ from .hardware import Hardware, cores, probe
 from .retry import RetryPolicy
 from .runs import Run
 from .settings import Settings
-from .types import Backend, Capabilities, LoadOptions, Message, ModelId, ModelSpec, PromptSize, SamplingParams
-from .types import Snapshot, Timing
+from .types import (
+    Backend,
+    Capabilities,
+    LoadOptions,
+    Message,
+    ModelId,
+    ModelSpec,
+    PromptSize,
+    SamplingParams,
+    Snapshot,
+    Timing,
+)
 
 Connect = Callable[[ModelSpec, Settings, Cores], Backend]
 

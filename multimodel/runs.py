@@ -36,7 +36,7 @@ class Run:
         self._event = RunEvent(0, first, "running")
         self._stop = Event()
         self._changed = Condition()  # between the run's thread and its followers
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
         self._thread = Thread(target=self._work, args=(source,), name=f"run-{self.id[:6]}", daemon=True)
         self._thread.start()
 
@@ -77,11 +77,11 @@ class Run:
         """Wait until the thread has ended and its work is freed."""
         self._thread.join(timeout)
 
-    def on_change(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def on_change(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener` (from the run's thread) after every event; returns the function that ends this."""
         with self._changed:
             self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+        return lambda: self._forget(listener)
 
     def _work(self, source: Generator[Snapshot]) -> None:
         with closing(source):
@@ -97,7 +97,15 @@ class Run:
         self._event = RunEvent(self._event.cursor + 1, snapshot, state)
         self._changed.notify_all()
         for listener in tuple(self._listeners):
-            listener()
+            try:
+                listener()
+            except Exception:  # a page that is gone must not end the answer
+                self._forget(listener)
+
+    def _forget(self, listener: Callable[[], object]) -> None:
+        with self._changed:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
 
 
 def _state(snapshot: Snapshot) -> State:

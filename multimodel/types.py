@@ -170,7 +170,7 @@ class Chunk:
     reasoning: str = ""  # thoughts, where the backend tells them apart from the answer
     stage: Stage | None = None
     note: str = ""  # something the person should know about this answer
-    at: float | None = None  # time.perf_counter() where the piece arrived; it is one clock for all processes of a machine
+    at: float | None = None  # time.perf_counter() where the piece arrived: one clock for all processes of a machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -88,10 +89,8 @@ def model_lister(settings: Settings) -> Callable[[], list[dict[str, str]]]:
     """The function the model picker calls in the page: what is known at once, and what servers list."""
 
     def models(_: object = None) -> list[dict[str, str]]:  # Gradio passes what the page sent: nothing
-        entries = catalog(settings)
-        for entries in discover(settings):
-            pass
-        return [asdict(entry) for entry in entries]
+        newest = deque(discover(settings), maxlen=1)  # each list replaces the one before
+        return [asdict(entry) for entry in (newest[0] if newest else catalog(settings))]
 
     return models
 
@@ -330,9 +329,7 @@ class ChatTab:
         self.own_switch.input(self.own, [self.id, self.target, self.own_switch], [self.stage, *panel], **QUICK)
         named = {"id": self.id, "target": self.target, "system": self.system, **self.sampling}
         changes = [widget.input for widget in (self.system, *self.sampling.values())]  # type: ignore[attr-defined]
-        gr.on(
-            changes, self.save, inputs_kwargs=named, outputs=[self.stage], trigger_mode="always_last", **QUICK
-        )
+        gr.on(changes, self.save, inputs_kwargs=named, outputs=[self.stage], trigger_mode="always_last", **QUICK)
 
 
 def _column(board: Board, key: str | None) -> Column | None:

@@ -91,7 +91,8 @@ def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     usage, timing = snapshot.usage, snapshot.timing
     rows: list[tuple[str, str]] = []
     if timing.ttft is not None:
-        rows.append((f"TTFT {seconds(timing.ttft)}", "Time to first token: from asking the model to its first visible text"))
+        why = "Time to first token: from asking the model to its first visible text"
+        rows.append((f"TTFT {seconds(timing.ttft)}", why))
     if rate := speed(snapshot):
         rough = " Rough: a short answer, or counted by us." if rate.startswith("~") else ""
         rows.append((rate, f"Decoding speed: tokens after the first over the time after the first.{rough}"))
