@@ -217,8 +217,6 @@ class LlamaRuntime:
     def _reusable(self, slot: Slot, prompt: Sequence[int]) -> int:
         """How many tokens of the prompt this slot's cache can stand for."""
         shared = min(common_prefix(slot.tokens, prompt), len(prompt) - 1)
-        if self._model.has_state:
-            return shared if shared == len(slot.tokens) and not slot.answer else 0
         lost = self._model.window and self._context.first(slot.sequence) > max(0, shared - self._model.window)
         return 0 if lost else shared
 

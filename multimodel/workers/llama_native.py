@@ -92,11 +92,6 @@ class Model:
         return int(native.llama_model_n_swa(self.handle))
 
     @cached_property
-    def has_state(self) -> bool:
-        """Whether the cache is a running state (Mamba and the like), which cannot be cut back."""
-        return bool(native.llama_model_is_recurrent(self.handle) or native.llama_model_is_hybrid(self.handle))
-
-    @cached_property
     def generates(self) -> bool:
         """Whether it continues text: not an embedding model, an encoder-decoder or a diffusion model."""
         handle = self.handle
@@ -230,7 +225,10 @@ class Context:
             raise RuntimeError(f"llama.cpp could not evaluate the batch ({code}). {last_words()}")
 
     def cut(self, sequence: int, length: int) -> bool:
-        """Keep the first `length` tokens of a sequence; False: this cache cannot, and the sequence is now empty."""
+        """Keep the first `length` tokens of a sequence; False: this cache cannot, and the sequence is now empty.
+
+        The running state of Mamba and the like only goes forward, and a sliding window may be gone.
+        """
         kept = native.llama_memory_seq_rm(self._memory, sequence, length, -1)
         if kept and self.length(sequence) == length:
             return True

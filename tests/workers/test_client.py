@@ -70,11 +70,15 @@ def test_several_threads_ask_at_once(worker: Worker) -> None:
     assert answers == [alone] * 12
 
 
-def test_closing_an_answer_frees_its_place(worker: Worker) -> None:
+def test_closing_an_answer_cancels_it_in_the_child(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, send = list[str](), worker._send
+    monkeypatch.setattr(worker, "_send", lambda command: (sent.append(command["op"]), send(command)))
     for _ in range(20):
         with closing(worker.generate(ASK, SamplingParams())) as events:
             assert next(event for event in events if event)["event"] == "started"
+    assert sent == ["generate", "cancel"] * 20
     assert said(worker)
+    assert sent[40:] == ["generate"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])

@@ -166,5 +166,16 @@ def test_a_window_that_still_holds_is_used_again(runtime: llama.LlamaRuntime) ->
     forget(runtime)
     answer(runtime, LONG)
     _, usage = answer(runtime, LONG)
-    reused = 0 if runtime._model.has_state else usage["input_tokens"] - 1
-    assert usage["reused_tokens"] == reused
+    assert usage["reused_tokens"] == (usage["input_tokens"] - 1 if runtime._model.window else 0)
+
+
+def test_a_window_of_which_a_part_is_lost_is_not_used(runtime: llama.LlamaRuntime) -> None:
+    forget(runtime)
+    answer(runtime, LONG)
+    oldest = max(runtime._context.first(slot.sequence) for slot in runtime._slots)
+    tokens = oldest + WINDOW // 2 if runtime._model.window else 200
+    begin = next(LONG[:n] for n in range(len(LONG)) if len(runtime._model.tokens("<s><|user|>" + LONG[:n])) == tokens)
+    after, usage = answer(runtime, begin + "B")
+    assert usage["reused_tokens"] == 0
+    forget(runtime)
+    assert after == answer(runtime, begin + "B")[0]
