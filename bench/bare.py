@@ -25,7 +25,8 @@ class Sample:
     tokens: int
     seconds: float  # from asking to the end
     first: float  # seconds to the first token
-    cpu: float  # seconds of all processes and threads that took part
+    cpu: float  # seconds of the processor that the model's process used
+    app: float = 0.0  # the same of the app's process, where there is one
 
 
 class Bare:
@@ -95,6 +96,6 @@ def serve(answer: Callable[[str, int], Said]) -> None:
 
 
 def gguf_path(folder: Path) -> Path | None:
-    """The Q8_0 file in a folder of `gguf/` files, or in the folder itself."""
-    found = [*sorted(folder.glob("gguf/*q8_0.gguf")), *sorted(folder.glob("*q8_0.gguf"))]
-    return found[0] if found else None
+    """A GGUF file in a folder or its `gguf/`, Q8_0 before others."""
+    found = [*folder.glob("gguf/*.gguf"), *folder.glob("*.gguf")]
+    return min(found, key=lambda path: ("q8_0" not in path.name.lower(), path.name), default=None)

@@ -48,12 +48,20 @@ class Weights:
 
 
 def weights(folders: dict[str, Path]) -> Iterator[Weights]:
-    """The models in folders that hold `hf/` and a Q8_0 file; what is absent is left out."""
+    """The models in folders that hold `hf/` and a GGUF file; what is absent is left out."""
     for label, folder in folders.items():
         if path := gguf_path(folder):
-            yield Weights(f"{label}, GGUF Q8_0", ModelId("gguf", str(path)), path)
+            yield Weights(f"{label}, GGUF {path.stem.rpartition('-')[2].upper()}", ModelId("gguf", str(path)), path)
         if (path := folder / "hf").is_dir():
             yield Weights(f"{label}, transformers", ModelId("transformers", str(path)), path)
+
+
+@dataclass(frozen=True)
+class Used:
+    """Seconds of processor so far."""
+
+    app: float
+    model: float
 
 
 class Ours:
@@ -75,12 +83,19 @@ class Ours:
         answer = board.columns()[0].turns[-1].answer
         if answer.error or not answer.usage or answer.timing.first_token is None:
             raise answer.error or RuntimeError(f"{self.model} said nothing")
-        first, used = answer.timing.first_token - began, self._cpu() - before
-        return Sample(answer.usage.input_tokens, answer.usage.output_tokens, events[-1] - began, first, used)
+        after = self._cpu()
+        return Sample(
+            prompt_tokens=answer.usage.input_tokens,
+            tokens=answer.usage.output_tokens,
+            seconds=events[-1] - began,
+            first=answer.timing.first_token - began,
+            cpu=after.model - before.model,
+            app=after.app - before.app,
+        )
 
-    def _cpu(self) -> float:
-        me = psutil.Process()
-        return cpu(me, *(child for child in me.children() if "multimodel.workers.child" in child.cmdline()))
+    def _cpu(self) -> Used:
+        workers = (child for child in psutil.Process().children() if "multimodel.workers.child" in child.cmdline())
+        return Used(time.process_time(), cpu(*workers))
 
 
 async def _follow(board: Board) -> None:
@@ -134,13 +149,13 @@ def _row(label: str, ours: list[list[Sample]], bare: list[list[Sample]]) -> tupl
     for figure in (decoding, rate):
         mine, other = list(map(figure, ours)), list(map(figure, bare))
         cells += [f"{median(mine):,.0f}", f"{median(other):,.0f}", f"**{report.paired(mine, other):.2f}**"]
-    return (*cells, f"{_cpu_ms(ours):.2f} / {_cpu_ms(bare):.2f}")
+    return (*cells, f"{_cpu_ms(ours, 'cpu'):.2f} + {_cpu_ms(ours, 'app'):.2f}", f"{_cpu_ms(bare, 'cpu'):.2f}")
 
 
-def _cpu_ms(rounds: list[list[Sample]]) -> float:
+def _cpu_ms(rounds: list[list[Sample]], whose: str) -> float:
     """Milliseconds of processor a token: over all rounds, because the system counts in steps of 10 ms."""
     samples = [sample for answers in rounds for sample in answers]
-    return 1000 * sum(s.cpu for s in samples) / sum(s.tokens for s in samples)
+    return 1000 * sum(getattr(s, whose) for s in samples) / sum(s.tokens for s in samples)
 
 
 def measure(folders: dict[str, Path], rounds: int, max_tokens: int) -> Report:
@@ -150,7 +165,7 @@ def measure(folders: dict[str, Path], rounds: int, max_tokens: int) -> Report:
         rows = tuple(compare(item, engine, rounds, max_tokens) for item in weights(folders))
     columns = (
         *("weights", "tokens an answer", "same counts", "ours, decoding tok/s", "bare", "ratio"),
-        *("ours, whole answer tok/s", "bare", "ratio", "CPU ms a token, ours / bare"),
+        *("ours, whole answer tok/s", "bare", "ratio", "CPU ms a token, model + app", "bare"),
     )
     return Report(
         name="engine",
@@ -160,7 +175,7 @@ def measure(folders: dict[str, Path], rounds: int, max_tokens: int) -> Report:
             f"Medians of {rounds} rounds in turn, {len(PROMPTS)} prompts a round; a ratio is the median over rounds.",
             "Decoding: tokens after the first. Whole answer: from a board's `send` to the run's last event, so prompt, "
             "threads, pipe, snapshots and page are in it; of a short answer they are a large part.",
-            "CPU is that of the app and the model's process together, the page's updates included.",
+            "CPU: of the model's process and of the app, the page's updates included; it hardly depends on other load.",
             "`same counts`: answers with as many prompt and answer tokens on both sides.",
             "Bare GGUF runs as ours: with flash attention, without AMX buffers where the processor has AMX: "
             "with them llama-cpp-python 0.3.36 ends with SIGSEGV on quantised weights.",

@@ -121,6 +121,7 @@ class Probe:
             script = f"() => [...document.querySelectorAll('.mm-turns')].every((n) => n.children.length > {turns})"
             with suppress(TimeoutError):  # a click is lost where Gradio has not yet ended the event before it
                 self.page.wait_for_function(script, polling=20, timeout=5000)
+        self.page.wait_for_function("() => document.documentElement.dataset.mmRunning === '0'")
         self.page.wait_for_timeout(300)
         self.updates()
 
@@ -148,7 +149,7 @@ def stream(probe: Probe, server: Peer, messages: int, seconds: float) -> Scene:
         updates += seen
         before = now
     used = before - first
-    lags, end = late(updates, server.log())
+    lags, end = late(updates, server.log()[-probe.columns :])
     return Scene(probe.columns, messages, used[0], tuple(stretches), used[2] - probe.idle[1] * used[0], lags, end)
 
 

@@ -1,0 +1,144 @@
+"""Every benchmark runs, in its shortest form, and its figures are made of what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import engine, isolation, report, startup, ttft
+from bench.isolation import Seen, lags, page_rate, visible
+from bench.peer import Ask, Entry, asked, word
+from bench.report import Report, Table
+
+from .support import needs, needs_browser
+
+REPORT = Report(
+    "some", "Some figures", (Table(("a", "b"), (("x", "1"),)),), ("A note.",), ("pytest", "no-such-package")
+)
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tiny_gguf_file: Path, tmp_path: Path) -> Path:
+    """The tiny model in the layout that the benchmarks take."""
+    (tmp_path / "model" / "gguf").mkdir(parents=True)
+    (tmp_path / "model" / "hf").symlink_to(tiny_folder)
+    (tmp_path / "model" / "gguf" / tiny_gguf_file.name).symlink_to(tiny_gguf_file)
+    return tmp_path / "model"
+
+
+def figures(table: Table) -> Iterator[float]:
+    """All numbers of a table, in order."""
+    for row in table.rows:
+        assert len(row) == len(table.columns)
+        for cell in row[1:]:
+            yield from (float(word) for word in cell.replace(",", "").strip("*%").split() if word not in ("of", "+"))
+
+
+@pytest.mark.slow
+@needs("torch", "transformers", "llama_cpp", "gguf")
+def test_engine(folder: Path) -> None:
+    (table,) = engine.measure({"tiny": folder}, rounds=1, max_tokens=8).tables
+    assert [row[0] for row in table.rows] == ["tiny, GGUF F32", "tiny, transformers"]
+    assert [row[2] for row in table.rows] == ["5 of 5", "5 of 5"]  # both sides read and wrote as many tokens
+    assert all(row[1] == "8" for row in table.rows)
+    assert all(figure >= 0 for figure in figures(table))
+
+
+def test_weights_that_are_absent_are_left_out(tmp_path: Path) -> None:
+    assert not list(engine.weights({"none": tmp_path}))
+
+
+@needs("llama_cpp", "openai", "gguf")
+def test_ttft(folder: Path) -> None:
+    (table,) = ttft.measure({"tiny": folder}, rounds=1).tables
+    _, waiting, local = (list(figures(Table(table.columns, (row,)))) for row in table.rows)
+    assert waiting[1] >= 200  # what the server was asked to wait
+    assert waiting[0] >= waiting[1]  # shown after it was made
+    assert local[0] > 0 and local[4] >= local[0]
+
+
+@needs("openai")
+def test_isolation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert isolation.main(["--tiny"]) == 0
+    said = capsys.readouterr().out
+    assert "| alone |" in said and "| beside 10, 20, 40 and 60 tok/s |" in said and "Load average" in said
+
+
+@pytest.mark.slow
+def test_startup() -> None:
+    times, imports = startup.measure(rounds=1).tables
+    assert all(figure > 0 for figure in figures(times)) and len(times.rows) == 2
+    assert imports.rows[0][0] == "gradio"
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@needs_browser
+@needs("playwright", "openai")
+def test_page() -> None:
+    from bench.page import measure
+
+    scenes, costs = measure((1,), (2,), seconds=1.0).tables
+    assert [row[0] for row in scenes.rows] == ["1 x 2"] and len(costs.rows) == 4
+    assert next(iter(figures(scenes))) > 0  # updates were seen
+
+
+@needs("playwright")
+def test_a_cost_is_found_again() -> None:
+    from bench.page import TERMS, Stretch, fit
+
+    def stretch(columns: int, messages: int, html: float) -> Stretch:
+        cost = 1.0 + 2.0 * columns + 0.5 * html + 0.1 * messages  # milliseconds an update
+        return Stretch(columns, messages, html, updates=10, browser=10 * cost / 1000)
+
+    seen = [stretch(c, m * c, h * c) for c in (1, 2, 4) for m in (2, 20, 100) for h in (1.0, 4.0)]
+    assert fit(seen) == pytest.approx(dict(zip(TERMS, (1.0, 2.0, 0.5, 0.1), strict=True)))
+    dearer_when_short = [Stretch(1, 2, 1.0, 10, 0.02), Stretch(1, 2, 2.0, 10, 0.01)]
+    assert min(fit(dearer_when_short).values()) >= 0
+
+
+@needs("playwright")
+def test_lag_is_from_the_server_to_the_update() -> None:
+    from bench.page import late
+
+    entry = Entry("40", 0.0, [1.0, 2.0])
+    begun = late([[0.0, 10, [-1]], [0.0, 10, [1]]], [entry])[0]
+    assert len(begun) == 2 and begun[0] - begun[1] == pytest.approx(1.0)
+
+
+def test_rates_and_lags_of_views() -> None:
+    seen = [Seen(1.0, 0), Seen(2.0, 10), Seen(3.0, 30), Seen(4.0, 30)]
+    assert page_rate(seen) == 20.0
+    assert lags(seen[:2], Entry("80", 0.0, [1.25] * 10)) == (0.75,) * 10
+    assert visible(word(7, 12)) == 8 and visible("nothing") == 0
+
+
+def test_a_prompt_tells_the_server_what_to_say() -> None:
+    body = {"model": "80", "messages": [{"content": "go seconds=2 chars=30 wait=0.5"}]}
+    assert asked(body) == Ask(rate=80.0, tokens=160, chars=30, wait=0.5)
+    assert len(word(1, 30)) == 30 and word(50, 6).startswith("\n\n```")
+
+
+def test_contestants_take_turns() -> None:
+    order: list[str] = []
+    contestants = {name: (lambda number, name=name: order.append(name) or number) for name in "ab"}
+    found = report.in_turn(contestants, rounds=2)
+    assert order == ["b", "a", "a", "b", "b", "a"] and found == {"a": [1, 2], "b": [1, 2]}
+    assert report.paired([1.0, 4.0, 3.0], [2.0, 2.0, 2.0]) == 1.5
+
+
+def test_a_section_replaces_its_last_version(tmp_path: Path) -> None:
+    path = tmp_path / "RESULTS.md"
+    for name, text in (("one", "first\n"), ("two", "other\n"), ("one", "second \\1\n")):
+        report.write(name, text, path)
+    assert path.read_text() == (
+        "# Benchmark results\n\n<!-- one -->\nsecond \\1\n<!-- /one -->\n\n<!-- two -->\nother\n<!-- /two -->\n"
+    )
+
+
+def test_a_report_says_where_it_was_measured() -> None:
+    text = REPORT.markdown(report.conditions(REPORT, "0.5", "1"))
+    assert "## Some figures" in text and "| x | 1 |" in text and "- A note." in text
+    assert "Load average 0.5 before" in text and "no-such-package not installed" in text
