@@ -11,7 +11,7 @@ from .errors import MultimodelError, Unexpected
 from .retry import RetryPolicy, stream_with_retries
 from .types import Backend, Chunk, Message, ModelId, SamplingParams, Snapshot, Timing
 
-RESTARTS_CLOCK = frozenset({"downloading", "starting", "loading", "retrying"})
+RESTARTS_CLOCK = frozenset({"queued", "downloading", "starting", "loading", "retrying"})
 """Stages before the model is asked (again): the time to first token starts when the last of them ends."""
 
 

@@ -185,7 +185,7 @@ class Timing:
     started: float  # when the model was asked: after loading, or after the last retry's wait
     first_token: float | None = None  # first visible text, the same for every backend
     last_token: float | None = None
-    loading: float = 0.0  # seconds of downloading, starting and loading before `started`
+    loading: float = 0.0  # seconds in line, of download, start, loading and retries before `started`
 
     @property
     def ttft(self) -> float | None:
