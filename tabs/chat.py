@@ -20,9 +20,10 @@ import gradio as gr
 from gradio.components import Component
 
 from multimodel.board import Board, Boards, Column
-from multimodel.catalog import catalog, discover
+from multimodel.catalog import catalog, discover, nearest
 from multimodel.engine import Engine
-from multimodel.errors import MultimodelError
+from multimodel.errors import InvalidModelId, MultimodelError
+from multimodel.registry import source
 from multimodel.settings import Settings
 from multimodel.types import RANGES, ModelId
 
@@ -95,6 +96,18 @@ def model_lister(settings: Settings) -> Callable[[], list[dict[str, str]]]:
     return models
 
 
+def typed_model(text: str, settings: Settings) -> ModelId:
+    """The model a person typed. Raises InvalidModelId, with the nearest right ids where there are any."""
+    try:
+        model = ModelId.parse(text)
+        source(model.backend, settings)
+        return model
+    except InvalidModelId as error:
+        near = nearest(text, catalog(settings))
+        hint = f"Did you mean {' or '.join(near)}?" if near else error.hint
+        raise InvalidModelId(str(error), hint=hint) from None
+
+
 class ChatTab:
     """The widgets of the tab and what they do. `boards` and `engine` are the server's; the page holds only an id."""
 
@@ -154,7 +167,7 @@ class ChatTab:
             "remove": lambda: board.remove(key),
             "left": lambda: board.move(key, -1),
             "right": lambda: board.move(key, 1),
-            "choose": lambda: board.choose(key, ModelId.parse(model)),
+            "choose": lambda: board.choose(key, typed_model(model, self.engine.settings)),
         }
         if op in actions:
             actions[op]()
