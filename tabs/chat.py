@@ -333,7 +333,8 @@ class ChatTab:
         self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         self.new_button.click(self.new_chat, [self.id], [self.stage], **QUICK)
-        self.prompt.input(self.measure, [self.prompt, self.id], [self.warning], trigger_mode="always_last", **QUICK)
+        # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated
+        self.prompt.change(self.measure, [self.prompt, self.id], [self.warning], trigger_mode="always_last", **QUICK)
         self._connect_settings(panel)
 
     def _connect_settings(self, panel: list[Component]) -> None:
@@ -342,6 +343,7 @@ class ChatTab:
         self.own_switch.input(self.own, [self.id, self.target, self.own_switch], [self.stage, *panel], **QUICK)
         named = {"id": self.id, "target": self.target, "system": self.system, **self.sampling}
         changes = [widget.input for widget in (self.system, *self.sampling.values())]  # type: ignore[attr-defined]
+        changes += [widget.blur for widget in (self.system, self.sampling["stop"])]  # type: ignore[attr-defined]
         gr.on(changes, self.save, inputs_kwargs=named, outputs=[self.stage], trigger_mode="always_last", **QUICK)
 
 
