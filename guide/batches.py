@@ -15,13 +15,14 @@ from guide.model import BOS, END, GUIDE, PAD, SPECIAL, USER
 
 ID = {token: number for number, token in enumerate(SPECIAL)}
 POOL = 4096
+ROUND = 4
 
 
 @dataclass(frozen=True)
 class Shape:
     """How dialogues become batches; the figures were tuned on the development split."""
 
-    tokens: int = 1024
+    tokens: int = 768
     longest: int = 512
     full: float = 0.1
     early: int = 8
@@ -51,7 +52,7 @@ class Encoder:
     def answer(self, text: str) -> list[int]:
         """Encode an answer with the end token that the model must learn to write."""
         if text not in self.cache:
-            self.cache[text] = self.text(text) + [ID[END]]
+            self.cache[text] = [*self.text(text), ID[END]]
         return self.cache[text]
 
     def _deciding_lengths(self) -> dict[str, int]:
@@ -98,20 +99,25 @@ class Encoder:
         return [self.sample(turns, [next(encoded).ids for _ in turns], rng) for turns in dialogues]
 
 
+def width(sample: Sample) -> int:
+    """Round a length up: new shapes cost the matrix library time, so there should be few of them."""
+    return -(-len(sample.ids) // ROUND) * ROUND
+
+
 def pad(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack samples into rectangular tensors of ids and weights."""
-    width = max(len(sample.ids) for sample in samples)
-    ids = [sample.ids + [ID[PAD]] * (width - len(sample.ids)) for sample in samples]
-    weights = [sample.weights + [0.0] * (width - len(sample.weights)) for sample in samples]
+    wide = max(map(width, samples))
+    ids = [sample.ids + [ID[PAD]] * (wide - len(sample.ids)) for sample in samples]
+    weights = [sample.weights + [0.0] * (wide - len(sample.weights)) for sample in samples]
     return torch.tensor(ids), torch.tensor(weights)
 
 
 def group(samples: list[Sample], tokens: int, rng: random.Random) -> list[list[Sample]]:
     """Group samples of similar length into batches of about equally many tokens."""
-    samples = sorted(samples, key=lambda sample: len(sample.ids) + rng.random() * 3)
+    rng.shuffle(samples)
     batches: list[list[Sample]] = [[]]
-    for sample in samples:
-        if batches[-1] and (len(batches[-1]) + 1) * len(sample.ids) > tokens:
+    for sample in sorted(samples, key=width):
+        if batches[-1] and (len(batches[-1]) + 1) * width(sample) > tokens:
             batches.append([])
         batches[-1].append(sample)
     rng.shuffle(batches)

@@ -127,7 +127,9 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any]) -> None:
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types([control if token in SPECIAL else normal for token in tokens])
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_token_merges(
+        [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    )
     writer.add_bos_token_id(vocabulary[BOS])
     writer.add_eos_token_id(vocabulary[END])
     writer.add_pad_token_id(vocabulary[PAD])

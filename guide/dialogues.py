@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from guide.text import OUT_OF_SCOPE, Corpus, Topic, held_out, in_dev, words
@@ -32,12 +33,13 @@ class Turn:
 class Mix:
     """Shares of the kinds of questions and dialogues; the figures were tuned on the development split."""
 
-    out_of_scope: float = 0.12
+    out_of_scope: float = 0.14
     unsure: float = 0.03
-    written: float = 0.5
-    joined: float = 0.13
-    bag: float = 0.22
-    single: float = 0.8
+    written: float = 0.45
+    joined: float = 0.08
+    bag: float = 0.12
+    hint: float = 0.2
+    single: float = 0.75
     follow_up: float = 0.6
     small_talk: float = 0.2
 
@@ -89,7 +91,7 @@ def ambiguous_words(corpus: Corpus, most: int = MOST_AMBIGUOUS) -> dict[str, str
             clear.update(found if len(content_words(found)) == 1 else ())
             for word in set(content_words(found)):
                 counts[word][topic.id] += 1
-        clear.update(noun.lower() for noun in (*topic.nouns, topic.name))
+        clear.update(noun.lower() for noun in (*topic.nouns, *topic.hints, topic.name))
     clear.update(word for line in corpus.out_of_scope for word in words(line))
     found = {word: c for word, c in counts.items() if is_ambiguous(c) and word not in clear and len(word) > 2}
     kept = sorted(found, key=lambda word: -found[word].total())[:most]
@@ -116,7 +118,7 @@ class Generator:
         self.shared = shared_questions(corpus)
         self.written = {key: self._split(topic.questions) for key, topic in corpus.topics.items()}
         self.refused = self._split(corpus.out_of_scope)
-        self.spread = Counter(w for qs in self.written.values() for w in {w for q in qs for w in words(q)})
+        self.spread = self._spread()
         self.nouns = self._unique_nouns()
         self.framed = {key: self.templates(topic) for key, topic in corpus.topics.items() if topic.kind != "talk"}
         self.unsure = ambiguous_words(corpus) | self.shared
@@ -127,6 +129,12 @@ class Generator:
         clear = [question for question in questions if " ".join(words(question)) not in self.shared]
         kept = [question for question in clear if in_dev(question) == self.withheld]
         return kept or ([] if self.withheld else list(questions))
+
+    def _spread(self) -> Counter[str]:
+        """Count for every word the topics that use it."""
+        hints = {key: topic.hints for key, topic in self.corpus.topics.items()}
+        texts = {key: (*questions, *hints[key]) for key, questions in self.written.items()}
+        return Counter(word for found in texts.values() for word in {w for text in found for w in words(text)})
 
     def _unique_nouns(self) -> dict[str, list[str]]:
         """Collect names and nouns that belong to one topic only; shared ones would mislead."""
@@ -185,17 +193,29 @@ class Generator:
         """Say whether some content word is known from at most so many topics."""
         return any(self.spread[word] <= spread for word in content_words(found))
 
+    def hint(self, hints: tuple[str, ...]) -> str:
+        """Put one or two short fragments into a loose frame."""
+        text = self.rng.choice(hints)
+        if self.rng.random() < 0.35:
+            text = f"{text} {self.rng.choice(self.phrases['joins'])} {self.rng.choice(hints)}".replace(" ,", ",")
+        return self.rng.choice(self.phrases["loose frames"]).format(text) if self.rng.random() < 0.6 else text
+
     def about(self, key: str) -> str:
-        """Draw a plain question about a topic from one of the four sources."""
-        topic, questions, mix = self.corpus.topics[key], self.written[key], self.mix
+        """Draw a plain question about a topic from one of the five sources."""
+        topic, questions = self.corpus.topics[key], self.written[key]
+        sources: list[tuple[float, Callable[[], str]]] = [
+            (self.mix.written, lambda: self.rng.choice(questions)),
+            (self.mix.joined, lambda: self.joined(questions)),
+            (self.mix.bag, lambda: self.bag(questions)),
+            (self.mix.hint, lambda: self.hint(topic.hints or topic.questions)),
+            (1.0, lambda: self.rng.choice(self.framed.get(key) or questions)),
+        ]
         roll = self.rng.random()
-        if roll < mix.written or (topic.kind == "talk" and roll < 0.8):
-            return self.rng.choice(questions)
-        if roll < mix.written + mix.joined:
-            return self.joined(questions)
-        if roll < mix.written + mix.joined + mix.bag or not self.framed.get(key):
-            return self.bag(questions)
-        return self.rng.choice(self.framed[key])
+        for share, source in sources:
+            if roll < share:
+                return source()
+            roll -= share
+        return self.rng.choice(questions)
 
     def slot_filled(self) -> str:
         """Fill an out-of-scope pattern; some results are withheld as a test."""

@@ -1,4 +1,4 @@
-"""Measure `guide`: held-out questions, follow-ups, the locked test, and agreement of its two engines.
+"""Measure `guide`: held-out questions, follow-ups and the locked test.
 
 An answer counts as right when its first nine greedy tokens (or all, if it is shorter) are those of an
 answer of the right topic; nine are enough to tell the answers apart and quick to compute.
@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
 from guide.batches import ID, Encoder
-from guide.dialogues import Answers, Generator, Turn
+from guide.dialogues import Generator, Turn
 from guide.model import END
 from guide.text import OUT_OF_SCOPE, Corpus, read_locked
 
@@ -50,7 +50,9 @@ class Score:
 
 def template_cases(generator: Generator) -> list[Case]:
     """Draw noisy template questions whose sentence was withheld from training (A)."""
-    drawn = {key: generator.rng.sample(texts, min(TEMPLATES_EACH, len(texts))) for key, texts in generator.framed.items()}
+    drawn = {
+        key: generator.rng.sample(texts, min(TEMPLATES_EACH, len(texts))) for key, texts in generator.framed.items()
+    }
     return [[Turn(generator.rewrite(text), key)] for key, texts in drawn.items() for text in texts]
 
 
@@ -161,3 +163,12 @@ def score(model: LlamaForCausalLM, encoder: Encoder, cases: list[Case]) -> Score
             misses.append(Miss(case[-1].question, case[-1].label, answered))
     model.train()
     return Score(len(cases) - len(misses), len(cases), tuple(misses))
+
+
+def topics_named(model: LlamaForCausalLM, encoder: Encoder, cases: list[Case]) -> int:
+    """Count the cases in which the guide asks back and names the right topic."""
+    start, topics = encoder.answers.unsure.split("{")[0], encoder.answers.topics
+    asked = [case for case in cases if case[-1].label in topics]
+    found = continuations(model, [encoder.prompt(case) for case in asked], 48)
+    texts = [encoder.tokenizer.decode(tokens) for tokens in found]
+    return sum(t.startswith(start) and topics[c[-1].label].name in t for c, t in zip(asked, texts, strict=True))

@@ -33,6 +33,7 @@ class Topic:
     more: str = ""
     nouns: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,16 @@ def read_catalogue(path: Path = ROOT / "topics.tsv") -> dict[str, Topic]:
     return {row[0]: Topic(row[0], row[1], row[2]) for row in rows}
 
 
-def read_topic(head: Topic, body: list[str]) -> Topic:
+def read_hints(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Read all `words*.txt`: short fragments in which people might hint at a topic."""
+    rows = (line.split(":", 1) for path in sorted(folder.glob("words*.txt")) for line in lines(path))
+    hints: dict[str, tuple[str, ...]] = {}
+    for key, listed in rows:
+        hints[key] = hints.get(key, ()) + split_list(listed)
+    return hints
+
+
+def read_topic(head: Topic, body: list[str], hints: tuple[str, ...]) -> Topic:
     """Fill a topic of the catalogue with its written text."""
     nouns = [noun for line in tagged(body, "C") for noun in split_list(line)]
     return Topic(
@@ -125,16 +135,18 @@ def read_topic(head: Topic, body: list[str]) -> Topic:
         more=" ".join(tagged(body, "M")),
         nouns=tuple(dict.fromkeys(nouns)),
         questions=tuple(dict.fromkeys(tagged(body, "Q"))),
+        hints=hints,
     )
 
 
 def read_topics(folder: Path, catalogue: dict[str, Topic]) -> dict[str, Topic]:
     """Read all `part*.txt`; topics nobody has written yet are left out."""
     topics: dict[str, Topic] = {}
+    hints = read_hints(folder)
     for path in sorted(folder.glob("part*.txt")):
         for heading, body in blocks(path):
             if heading in catalogue:
-                topics[heading] = read_topic(catalogue[heading], body)
+                topics[heading] = read_topic(catalogue[heading], body, hints.get(heading, ()))
     return {key: topic for key, topic in topics.items() if topic.answer and topic.questions}
 
 

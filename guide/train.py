@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from guide.batches import Encoder, Shape, stream
-from guide.convert import ASSETS, save_all
+from guide.card import TRAINING_FILE, finish
+from guide.convert import ASSETS, save_all, write_json
 from guide.dialogues import Answers, Generator, Mix
 from guide.model import build, train_tokenizer
+from guide.parallel import Exchange
 from guide.text import Corpus, load
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
+PATIENCE = 1.6
 WARM_UP_STEPS = 60
 TOKENIZER_DIALOGUES = 40_000
 
@@ -37,15 +42,29 @@ class Recipe:
     threads: int = 2
     seed: int = 1
     hidden: int = 256
-    layers: int = 3
-    inner: int = 512
-    vocabulary: int = 3584
+    layers: int = 4
+    inner: int = 384
+    vocabulary: int = 3072
     rate: float = 2e-3
     smoothing: float = 0.0
-    simple_until: float = 0.45
+    simple_until: float = 0.4
     simple: Mix = Mix(single=0.97)
     mix: Mix = Mix()
     shape: Shape = Shape()
+
+
+class Clock:
+    """Counts processor time, so that a run on a busy machine is as good as one on an idle machine.
+
+    It does not wait for ever: the time on the wall counts as well, with a discount.
+    """
+
+    def __init__(self) -> None:
+        self.processor, self.wall = time.process_time(), time.monotonic()
+
+    def seconds(self) -> float:
+        """Return the time that counts against the limit."""
+        return max(time.process_time() - self.processor, (time.monotonic() - self.wall) / PATIENCE)
 
 
 @dataclass
@@ -57,6 +76,14 @@ class Progress:
     dialogues: int = 0
     loss: float = 0.0
     seconds: float = 0.0
+
+    def count(self, ids: torch.Tensor, loss: float, seconds: float, processes: int) -> None:
+        """Count a step that every process has made with a batch like this one."""
+        self.loss = 0.98 * self.loss + 0.02 * loss if self.steps else loss
+        self.steps += 1
+        self.tokens += ids.numel() * processes
+        self.dialogues += len(ids) * processes
+        self.seconds = seconds
 
     def __str__(self) -> str:
         speed = self.tokens / max(1.0, self.seconds)
@@ -110,26 +137,29 @@ def batch_loss(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
     return (losses * kept).sum() / kept.sum()
 
 
-def train(model: LlamaForCausalLM, simple: Batches, full: Batches, recipe: Recipe) -> Progress:
-    """Train until the time is used up, so that a run fits any machine.
+def train(model: LlamaForCausalLM, lessons: list[Batches], recipe: Recipe, exchange: Exchange) -> Progress:
+    """Train until the time is used up.
 
     Single questions come first: they are short, so many more of them fit into the same time.
     """
-    chosen, progress, begun = optimizers(model, recipe.rate), Progress(), time.monotonic()
+    chosen, progress, clock = optimizers(model, recipe.rate), Progress(), Clock()
     limit = recipe.minutes * 60
     while progress.seconds < limit:
         done = progress.seconds / limit
-        ids, weights = next(simple if done < recipe.simple_until else full)
+        ids, weights = next(lessons[done >= recipe.simple_until])
         loss = batch_loss(model, ids, weights, recipe.smoothing)
-        step(model, chosen, loss, recipe.rate * schedule(progress.steps, done))
-        record(progress, ids, loss.item(), time.monotonic() - begun)
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        seconds = exchange.average(model, clock.seconds())
+        step(model, chosen, recipe.rate * schedule(progress.steps, done))
+        progress.count(ids, loss.item(), seconds, recipe.threads)
+        if progress.steps % 200 == 0 and exchange.rank == 0:
+            print(progress, flush=True)
     return progress
 
 
-def step(model: LlamaForCausalLM, chosen: list[torch.optim.Optimizer], loss: torch.Tensor, rate: float) -> None:
+def step(model: LlamaForCausalLM, chosen: list[torch.optim.Optimizer], rate: float) -> None:
     """Change the weights once."""
-    model.zero_grad(set_to_none=True)
-    loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in chosen:
         for settings in optimizer.param_groups:
@@ -137,45 +167,55 @@ def step(model: LlamaForCausalLM, chosen: list[torch.optim.Optimizer], loss: tor
         optimizer.step()
 
 
-def record(progress: Progress, ids: torch.Tensor, loss: float, seconds: float) -> None:
-    """Count a step and report now and then."""
-    progress.steps += 1
-    progress.tokens += ids.numel()
-    progress.dialogues += len(ids)
-    progress.seconds = seconds
-    progress.loss = loss if progress.steps == 1 else 0.98 * progress.loss + 0.02 * loss
-    if progress.steps % 200 == 0:
-        print(progress, flush=True)
-
-
-def prepare(recipe: Recipe) -> None:
-    """Fix threads and seeds, so that runs are comparable."""
-    torch.set_num_threads(recipe.threads)
+def work(rank: int, corpus: Corpus, recipe: Recipe, tokenizer: str, exchange: Exchange, result: Path) -> None:
+    """Train as one of several processes; all hold the same network and the first one saves it."""
+    exchange.rank = rank
+    torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
-    random.seed(recipe.seed)
+    encoder = Encoder(Tokenizer.from_str(tokenizer), Answers(corpus), recipe.shape)
+    seeds = count(recipe.seed + 100 * (rank + 1))
+    generators = [Generator(corpus, next(seeds), mix) for mix in (recipe.simple, recipe.mix)]
+    model = new_model(encoder, recipe)
+    progress = train(model, [stream(generator, encoder) for generator in generators], recipe, exchange)
+    if rank == 0:
+        torch.save({"weights": model.state_dict(), "progress": asdict(progress)}, result)
+
+
+def new_model(encoder: Encoder, recipe: Recipe) -> LlamaForCausalLM:
+    """Build the untrained network of a recipe."""
+    return build(encoder.tokenizer.get_vocab_size(), recipe.hidden, recipe.layers, recipe.inner)
 
 
 def fit(corpus: Corpus, recipe: Recipe) -> tuple[LlamaForCausalLM, Encoder, Progress]:
     """Train tokenizer and network on a corpus."""
-    prepare(recipe)
     encoder = make_encoder(corpus, recipe)
-    model = build(encoder.tokenizer.get_vocab_size(), recipe.hidden, recipe.layers, recipe.inner)
-    lessons = [Generator(corpus, recipe.seed + n, mix) for n, mix in enumerate((recipe.simple, recipe.mix), 1)]
-    progress = train(model, *(stream(lesson, encoder) for lesson in lessons), recipe)
-    return model, encoder, progress
+    model = new_model(encoder, recipe)
+    exchange = Exchange.create(recipe.threads, sum(p.numel() for p in model.parameters()))
+    with TemporaryDirectory() as folder:
+        result = Path(folder, "result.pt")
+        arguments = (corpus, recipe, encoder.tokenizer.to_str(), exchange, result)
+        torch.multiprocessing.spawn(work, arguments, nprocs=recipe.threads)
+        saved = torch.load(result)
+    model.load_state_dict(saved["weights"])
+    return model, encoder, Progress(**saved["progress"])
 
 
 def main() -> None:
-    """Train and write both forms of the model."""
+    """Train, write both forms of the model, measure them and write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=Recipe.minutes, help="time for training")
-    parser.add_argument("--threads", type=int, default=Recipe.threads, help="processor threads")
+    parser.add_argument(
+        "--minutes", type=float, default=Recipe.minutes, help="processor time for training, for each process"
+    )
+    parser.add_argument("--threads", type=int, default=Recipe.threads, help="processes of one thread each")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder for the finished model")
     arguments = parser.parse_args()
     corpus, recipe = load(), Recipe(minutes=arguments.minutes, threads=arguments.threads)
     model, encoder, progress = fit(corpus, recipe)
-    print(progress)
+    print(progress, flush=True)
     save_all(model, encoder.tokenizer, arguments.out)
+    training = {**asdict(progress), "minutes": progress.seconds / 60, "threads": recipe.threads}
+    write_json(arguments.out / TRAINING_FILE, training)
+    finish(corpus, arguments.out)
 
 
 if __name__ == "__main__":

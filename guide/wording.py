@@ -11,11 +11,13 @@ import re
 from dataclasses import dataclass
 
 FILLERS = frozenset(
-    "a an and any are be can could did do does for from get give have how i if in is it its just me my "
-    "of on one or please so some that the them then there these they this those to was we what when "
-    "where which who why will with would you your i'm it's what's don't can't should not no am at by "
-    "about need want know tell mean like has had may must up out way here use using but all as into "
-    "really also only too very again now much many more than still even ever been being".split()
+    """
+    a an and any are be can could did do does for from get give have how i if in is it its just me my of on
+    one or please so some that the them then there these they this those to was we what when where which who
+    why will with would you your i'm it's what's don't can't should not no am at by about need want know
+    tell mean like has had may must up out way here use using but all as into really also only too very
+    again now much many more than still even ever been being
+    """.split()  # noqa: SIM905 - easier to read than a list
 )
 
 
@@ -23,12 +25,12 @@ FILLERS = frozenset(
 class Rates:
     """How often each kind of variation happens."""
 
-    synonym: float = 0.3
-    order: float = 0.05
+    synonym: float = 0.22
+    order: float = 0.03
     before: float = 0.16
     after: float = 0.1
-    drop: float = 0.25
-    typo: float = 0.22
+    drop: float = 0.18
+    typo: float = 0.15
     lower: float = 0.5
     upper: float = 0.015
     bare: float = 0.4
