@@ -91,6 +91,11 @@ class Board:
         with self._lock:
             return frozenset(key for key, run in self._runs.items() if run.newest.snapshot.text)
 
+    def all_spoken(self) -> bool:
+        """Whether every running answer has begun to be visible."""
+        with self._lock:
+            return len(self.spoken()) == len(self._runs)
+
     def options(self, column: Column) -> Options:
         """The options a column asks with."""
         return column.own or self.shared

@@ -58,7 +58,12 @@ async def follow(board: Board, per_second: float) -> AsyncGenerator[dict[str, An
     """
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
     streams: dict[str, markdown.Stream] = {}
-    unwatch = board.watch(lambda: loop.call_soon_threadsafe(changed.set))
+
+    def wake() -> None:
+        if not changed.is_set():  # waking the loop costs more than a token of a small model
+            loop.call_soon_threadsafe(changed.set)
+
+    unwatch = board.watch(wake)
     try:
         while True:
             changed.clear()
@@ -67,18 +72,24 @@ async def follow(board: Board, per_second: float) -> AsyncGenerator[dict[str, An
             yield view
             if not view["running"]:
                 return
-            await _due(board, spoken, changed, interval(view, per_second))
+            await _pause(board, spoken, changed, interval(view, per_second))
+            await _wait(changed, KEEP_ALIVE)
     finally:
         unwatch()
 
 
-async def _due(board: Board, spoken: frozenset[str], changed: asyncio.Event, pause: float) -> None:
-    """Wait for news, and then for the rest of the pause unless a column says its first word."""
-    due = time.monotonic() + pause
-    await _wait(changed, KEEP_ALIVE)
+async def _pause(board: Board, spoken: frozenset[str], changed: asyncio.Event, pause: float) -> None:
+    """Sleep, but not past the first word of a column that was silent. `changed` stays set when anything happened."""
+    due, news = time.monotonic() + pause, False
     while (left := due - time.monotonic()) > 0 and board.spoken() <= spoken:
-        changed.clear()
-        await _wait(changed, left)
+        if board.all_spoken():
+            await asyncio.sleep(left)
+        else:
+            await _wait(changed, left)
+            news = news or changed.is_set()
+            changed.clear()
+    if news:
+        changed.set()
 
 
 async def _wait(changed: asyncio.Event, timeout: float) -> None:
