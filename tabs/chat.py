@@ -25,11 +25,11 @@ from multimodel.engine import Engine
 from multimodel.errors import InvalidModelId, MultimodelError
 from multimodel.registry import source
 from multimodel.settings import Settings
-from multimodel.types import RANGES, ModelId
+from multimodel.types import ModelId
 
 from . import markdown
 from .controls import options_from, sampling_controls, updates
-from .format import backend_name, overflow, short_name
+from .format import called, overflow
 from .view import board_view
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -233,9 +233,9 @@ class ChatTab:
     def _open_settings(self, board: Board, key: str | None) -> dict[Component, Any]:
         column = _column(board, key)
         options = board.options(column) if column else board.shared
-        taken = self._taken([column] if column else list(board.columns()))
+        columns = [column] if column else list(board.columns())
         linked = column is not None and column.own is None
-        where = f"{short_name(column.model)} ({backend_name(column.model)})" if column else "all columns"
+        where = called(column.model) if column else "all columns"
         return {
             self.stage: self._view(board),
             self.panel: gr.update(visible=True),
@@ -243,15 +243,17 @@ class ChatTab:
             self.heading: f"### Settings\nfor {where}",
             self.own_switch: gr.update(visible=column is not None, value=not linked),
             self.system: gr.update(value=options.system, interactive=not linked),
-            **updates(self.sampling, options, taken, linked=linked),
+            **updates(self.sampling, options, self._refusals(columns), columns=len(columns), linked=linked),
         }
 
-    def _taken(self, columns: list[Column]) -> frozenset[str]:
-        """The sampling parameters that at least one of the columns takes; all, where none is known yet."""
-        known = [c for column in columns if (c := self.engine.capabilities(column.model))]
-        if not known:
-            return frozenset(RANGES) | {"stop"}
-        return frozenset().union(*(capabilities.params for capabilities in known))
+    def _refusals(self, columns: list[Column]) -> dict[str, list[str]]:
+        """For each sampling parameter, the models of these columns that do not take it, as far as that is known."""
+        refusals: dict[str, list[str]] = {}
+        for column in columns:
+            if capabilities := self.engine.capabilities(column.model):
+                for name in self.sampling.keys() - capabilities.params:
+                    refusals.setdefault(name, []).append(called(column.model))
+        return refusals
 
     def _view(self, board: Board) -> dict[str, Any]:
         return board_view(board, {})

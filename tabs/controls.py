@@ -67,16 +67,21 @@ def values_of(options: Options) -> dict[str, Any]:
 
 
 def updates(
-    widgets: dict[str, Component], options: Options, taken: frozenset[str], *, linked: bool
+    widgets: dict[str, Component], options: Options, refusals: dict[str, list[str]], *, columns: int, linked: bool
 ) -> dict[Component, Any]:
-    """Gradio updates that show `options`; greyed, with the reason: what the model does not take, and all of them
-    while a column is linked to the shared settings."""
+    """Gradio updates that show `options`. `refusals` names, for a parameter, the models that do not take it: it is
+    greyed where that is all of the `columns`, and all are greyed while a column is `linked` to the shared settings."""
     values = values_of(options)
     return {
         widget: gr.update(
             value=values[name],
-            interactive=name in taken and not linked,
-            info=LABELS[name][1] if name in taken else "Not taken by this model, so not sent",
+            interactive=not linked and len(refusals.get(name, ())) < columns,
+            info=_info(name, refusals.get(name, [])),
         )
         for name, widget in widgets.items()
     }
+
+
+def _info(name: str, refusing: list[str]) -> str:
+    text = LABELS[name][1]
+    return f"{text}. Not taken by {', '.join(refusing)}, so not sent there" if refusing else text

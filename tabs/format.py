@@ -75,6 +75,15 @@ def backend_name(model: ModelId) -> str:
     return BACKENDS.get(model.backend, model.backend)
 
 
+def called(model: ModelId) -> str:
+    """Name and backend, where a sentence speaks of a model.
+
+    >>> called(ModelId.parse("gguf:guide"))
+    'guide (GGUF)'
+    """
+    return f"{short_name(model)} ({backend_name(model)})"
+
+
 def speed(snapshot: Snapshot) -> str:
     """Decoding speed in tokens/s; empty below two tokens, "~" where it is rough or the count is an estimate."""
     usage, timing = snapshot.usage, snapshot.timing
@@ -138,7 +147,4 @@ def overflow(model: ModelId, measured: PromptSize) -> str:
     about = "about " if measured.estimated else ""
     what = "message" if measured.dropped == 1 else f"{measured.dropped} messages"
     then = f"The oldest {what} would be left out." if measured.dropped else "The prompt alone is too long: shorten it."
-    return (
-        f"{short_name(model)} ({backend_name(model)}): {about}{measured.tokens:,} of {measured.context_length:,} "
-        f"tokens. {then}"
-    )
+    return f"{called(model)}: {about}{measured.tokens:,} of {measured.context_length:,} tokens. {then}"
