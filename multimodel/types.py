@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, Self
@@ -16,13 +17,24 @@ The first four are the backend's own word. `stopped`: a person pressed Stop. `in
 a finish reason, so the text may be cut. `error`: see the snapshot's error.
 """
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. Halves of a character, which no wire and no file can carry, become U+FFFD.
+
+    >>> Message("user", "a\\ud800b").content, Message("user", "\\ud83d\\ude00").content
+    ('a�b', '😀')
+    """
 
     role: Role
     content: str
+
+    def __post_init__(self) -> None:
+        if _HALF.search(self.content):
+            whole = self.content.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            object.__setattr__(self, "content", whole)
 
 
 @dataclass(frozen=True, slots=True)
