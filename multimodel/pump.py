@@ -55,11 +55,11 @@ def pump(
     deadline, late = time.perf_counter() + first_timeout, f"No answer began within {first_timeout:g} s."
     try:
         while not isinstance(item := _next(items, beat), _End):
+            if item is None and time.perf_counter() > deadline:
+                raise TimedOut(late, hint="Try again, or choose another model.")
             yield item
             if item:
                 deadline, late = time.perf_counter() + stall_timeout, f"Nothing more came for {stall_timeout:g} s."
-            elif time.perf_counter() > deadline:
-                raise TimedOut(late, hint="Try again, or choose another model.")
         if item.error:
             raise item.error
     finally:
