@@ -6,6 +6,7 @@ Bytes become events (`wire`), events become chunks (here), failures become our e
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from difflib import get_close_matches
@@ -24,6 +25,10 @@ Send = Callable[[Wire], Generator[Event]]
 
 TEXT_LIMIT = 1 << 20
 """Characters of one answer; more than any model writes."""
+
+AFTER_FINISH = 2.0
+"""Seconds after the finish reason: the token counts and the end of the stream come with it or never, and a server that
+keeps the line open must not keep the answer open."""
 
 LIST_TIMEOUT = 3.0
 LIST_LIMIT = 16 << 20
@@ -60,6 +65,8 @@ def answer(send: Send, service: Service, name: str, limits: ApiSettings, wire: W
     try:
         with wire.client, closing(events):
             for arrived in events:
+                if story.overdue(arrived.at if arrived else time.perf_counter()):
+                    break
                 yield story.told(arrived) if arrived else Chunk()
     except (ConnectionFailure, TimedOut) as error:
         if not story.begun:
@@ -102,11 +109,16 @@ class Story:
         self._said = 0  # characters of text
         self._thought = 0
         self._at: float | None = None
+        self._spoke = 0.0  # when the last event with text, thoughts or a finish reason came
 
     @property
     def begun(self) -> bool:
         """Whether there is anything to keep."""
         return bool(self._said or self._thought or self.finish_reason)
+
+    def overdue(self, now: float) -> bool:
+        """Whether the answer finished so long ago that nothing more is waited for."""
+        return self.finish_reason is not None and now - self._spoke > AFTER_FINISH
 
     def told(self, arrived: Arrived[Event]) -> Chunk:
         """What an event says, stamped with its time; an empty chunk where it says nothing. Raises ProtocolFailure."""
@@ -118,9 +130,12 @@ class Story:
             if isinstance(delta, dict):
                 text = _text(delta.get("content")) + _text(delta.get("refusal"))
                 reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-            if isinstance(word := choice.get("finish_reason"), str):
-                self.finish_reason = FINISH_REASONS.get(word, "stop")
-        return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at)) if text or reasoning else Chunk()
+            if (word := choice.get("finish_reason")) and isinstance(word, str):  # some say "" while they go on
+                self.finish_reason, self._spoke = FINISH_REASONS.get(word, "stop"), arrived.at
+        if not (text or reasoning):
+            return Chunk()
+        self._spoke = arrived.at
+        return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at))
 
     def ending(self, service: Service) -> Iterator[Chunk]:
         """The last chunk, perhaps after a note. Raises ProtocolFailure where nothing at all was said."""
