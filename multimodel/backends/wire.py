@@ -128,48 +128,54 @@ def events(blocks: Iterable[bytes], content_type: str = "text/event-stream") -> 
 
 def _fields(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     """(name, data) of each server-sent event. One that the end of the body cuts off is left out."""
-    name, data = "", ""
+    name, data, size = "", list[str](), 0
     for line in lines:
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "event":
             name = value
         elif field == "data":
-            data = f"{data}\n{value}" if data else value
-            _limited(data)
+            data.append(value)
+            _limited(size := size + len(value) + 1)
         elif not line:
-            if data:
-                yield name, data
-            name, data = "", ""
-    if data and _is_whole(data):  # some servers leave out the last empty line
-        yield name, data
+            if text := "\n".join(data).strip():
+                yield name, text
+            name, data, size = "", [], 0
+    if data and _is_whole(text := "\n".join(data).strip()):  # some servers leave out the last empty line
+        yield name, text
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[str]:
     """The lines of a body in UTF-8, whose characters and line ends may be split between blocks."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    rest = ""
+    line, size = list[str](), 0  # the pieces of one that has not ended; joining them each time would take for ever
+    half_end = ""  # what a new block may begin with that is the rest of the last line's end
     for block in blocks:
-        rest += decoder.decode(block)
-        held = "\r" if rest.endswith("\r") else ""  # its "\n" may be in the next block
-        *lines, rest = _LINE_END.split(rest.removesuffix("\r"))
-        rest += held
-        _limited(rest)
-        yield from lines
-    yield from _LINE_END.split(rest + decoder.decode(b"", final=True))
+        if not (text := decoder.decode(block)):
+            continue
+        first, *more = _LINE_END.split(text.removeprefix(half_end))
+        half_end = "\n" if text.endswith("\r") else ""
+        line.append(first)
+        if more:
+            *whole_lines, rest = "".join(line), *more
+            yield from whole_lines
+            line, size = [rest], 0
+        _limited(size := size + len(line[-1]))
+    if rest := "".join(line) + decoder.decode(b"", final=True):
+        yield rest
 
 
 def whole(blocks: Iterable[bytes], limit: int) -> str:
     """A body that is no stream. Raises ProtocolFailure above `limit` bytes."""
-    body = b""
+    body = bytearray()
     for block in blocks:
         body += block
-        _limited(body, limit)
+        _limited(len(body), limit)
     return body.decode("utf-8-sig", "replace")
 
 
-def _limited(text: str | bytes, limit: int = EVENT_LIMIT) -> None:
-    if len(text) > limit:
+def _limited(size: int, limit: int = EVENT_LIMIT) -> None:
+    if size > limit:
         raise ProtocolFailure(
             f"The server sent more than {limit >> 20} MB in one piece.",
             hint="Check its address: this does not look like a chat.",
