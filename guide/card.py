@@ -130,9 +130,10 @@ the app so that a first conversation works without a download. Written by `pytho
 ## Training
 
 Trained from scratch in {minutes:.0f} minutes of processor time on each of {threads} cores: {dialogues} generated
-dialogues, {tokens} tokens, {steps} steps. A byte-level BPE tokenizer; Muon for the matrices and AdamW for the rest; loss on
-the answers only; most answers are cut where they are decided, so that time goes into choosing the answer and not
-into reciting it. Questions are varied by synonyms, word order, left-out words, typing errors and joined pieces.
+dialogues, {tokens} tokens, {steps} steps. The tokenizer is a byte-level BPE. Muon trains the matrices and AdamW
+the rest, with the loss on the answers only. Most answers are cut where they are decided, so that time goes into
+choosing the answer and not into reciting it. Questions are varied by synonyms, word order, left-out words, typing
+errors and joined pieces.
 
 ## Results
 

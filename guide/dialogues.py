@@ -93,9 +93,9 @@ def ambiguous_words(corpus: Corpus, most: int = MOST_AMBIGUOUS) -> dict[str, str
                 counts[word][topic.id] += 1
         clear.update(noun.lower() for noun in (*topic.nouns, *topic.hints, topic.name))
     clear.update(word for line in corpus.out_of_scope for word in words(line))
-    found = {word: c for word, c in counts.items() if is_ambiguous(c) and word not in clear and len(word) > 2}
-    kept = sorted(found, key=lambda word: -found[word].total())[:most]
-    return {word: "|".join(sorted(found[word])) for word in sorted(kept)}
+    shared = {word: c for word, c in counts.items() if is_ambiguous(c) and word not in clear and len(word) > 2}
+    kept = sorted(shared, key=lambda word: -shared[word].total())[:most]
+    return {word: "|".join(sorted(shared[word])) for word in sorted(kept)}
 
 
 def is_ambiguous(topics: Counter[str]) -> bool:

@@ -117,7 +117,7 @@ def same_length(prompts: list[list[int]], most: int = 128) -> Iterator[list[int]
 
 @torch.inference_mode()
 def continuations(model: LlamaForCausalLM, prompts: list[list[int]], length: int) -> list[list[int]]:
-    """Continue prompts greedily for a fixed number of tokens."""
+    """Continue prompts greedily up to a number of tokens; a group stops when all its answers have ended."""
     results: list[list[int]] = [[] for _ in prompts]
     for places in same_length(prompts):
         ids, cache = torch.tensor([prompts[at] for at in places]), DynamicCache()
@@ -126,6 +126,8 @@ def continuations(model: LlamaForCausalLM, prompts: list[list[int]], length: int
             ids = model.lm_head(hidden[:, -1:]).argmax(-1)
             for at, token in zip(places, ids[:, 0].tolist(), strict=True):
                 results[at].append(token)
+            if all(ID[END] in results[at] for at in places):
+                break
     return results
 
 

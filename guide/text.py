@@ -87,7 +87,8 @@ def lines(path: Path) -> list[str]:
 
 def blocks(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield each `# heading` of a file with the lines below it."""
-    heading, body = "", []
+    heading: str = ""
+    body: list[str] = []
     for line in (raw.strip() for raw in path.read_text("utf-8").splitlines()):
         if line.startswith("# "):
             if heading:
@@ -218,15 +219,10 @@ def topic_problems(topic: Topic) -> Iterator[str]:
 
 
 def check(corpus: Corpus) -> list[str]:
-    """List what would hurt training: missing topics, thin topics, questions with two owners."""
+    """List what would hurt training: missing topics, thin topics, answers that cannot be told apart."""
     problems = [f"{key}: no text" for key in read_catalogue() if key not in corpus.topics]
     for topic in corpus.topics.values():
         problems += topic_problems(topic)
-    owners: dict[str, set[str]] = {}
-    for topic in corpus.topics.values():
-        for question in topic.questions:
-            owners.setdefault(" ".join(words(question)), set()).add(topic.id)
-    problems += [f"asked for {sorted(ids)}: {text!r}" for text, ids in owners.items() if len(ids) > 1]
     starts = Counter(topic.answer[:40] for topic in corpus.topics.values())
     return problems + [f"answers begin alike: {start!r}" for start, count in starts.items() if count > 1]
 
