@@ -51,6 +51,13 @@ def test_a_body_in_two_pieces_may_be_cut_anywhere(end: bytes) -> None:
         assert read(body[:at], body[at:]) == GOOD
 
 
+def test_a_line_end_cut_in_two_is_one_line_end() -> None:
+    """As two, it would be an empty line, which ends the event in its middle."""
+    body = b'data: {"a":\r\ndata: 1}\r\n\r\n'
+    for at in range(len(body) + 1):
+        assert read(body[:at], b"", body[at:]) == [{"a": 1}]
+
+
 def test_empty_pieces_change_nothing() -> None:
     body = BODY.replace(b"\n", b"\r\n")
     assert read(*(part for byte in pieces(body, 1) for part in (byte, b""))) == GOOD
