@@ -1,0 +1,425 @@
+"""The interface without a browser: values to words and HTML, widgets to options, the stream of a board, the wiring."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from dataclasses import fields, replace
+from threading import Event
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from app import build
+from multimodel.board import Board, Options
+from multimodel.engine import Engine
+from multimodel.errors import MultimodelError, ServerFailure
+from multimodel.settings import ApiSettings, ChatSettings, Endpoint, Settings
+from multimodel.types import RANGES, ModelId, PromptSize, SamplingParams, Snapshot, Stage, StageName, Timing, Usage
+from tabs.chat import KEEP_ALIVE, follow, interval, model_lister, typed_model
+from tabs.controls import LABELS, OFF, options_from, sampling_controls, values_of
+from tabs.format import FINISH, STAGES, figures, overflow, seconds, short_name, size, speed, stage_text
+from tabs.view import board_view, error_html, turn_html
+
+ANY, SLOW = ModelId("echo", "any"), ModelId("echo", "slow")
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&"
+
+
+def made(make: Callable[[], Any]) -> Any:
+    """What `make` makes of Gradio's blocks: outside a running event loop each would make one, and close none."""
+
+    async def inside() -> Any:
+        return make()
+
+    return asyncio.run(inside())
+
+
+def answered(text: str = "hello", **more: Any) -> Snapshot:
+    """An answer of a hundred tokens a second."""
+    said = Snapshot(ANY, text, Timing(0.0, 0.25, 1.25), Usage(7, 101), "stop")
+    return replace(said, **more)
+
+
+# words
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "shown"),
+    [
+        (answered(), ["TTFT 250 ms", "100 tok/s", "101 tokens", "finished"]),
+        (answered(finish_reason=None), ["TTFT 250 ms", "100 tok/s", "101 tokens"]),
+        (answered(finish_reason="length"), ["TTFT 250 ms", "100 tok/s", "101 tokens", "cut at the length limit"]),
+        (answered(finish_reason="error"), ["TTFT 250 ms", "100 tok/s", "101 tokens"]),
+        (answered(usage=None), ["TTFT 250 ms", "finished"]),
+        (answered(usage=Usage(7, 101, estimated=True)), ["TTFT 250 ms", "~100 tok/s", "~101 tokens", "finished"]),
+        (answered(usage=Usage(7, 1)), ["TTFT 250 ms", "1 tokens", "finished"]),
+        (answered(usage=Usage(7, 11)), ["TTFT 250 ms", "~10 tok/s", "11 tokens", "finished"]),
+        (answered(usage=Usage(7, 5)), ["TTFT 250 ms", "~4.0 tok/s", "5 tokens", "finished"]),
+        (answered(timing=Timing(0.0)), ["101 tokens", "finished"]),
+        (answered(timing=Timing(0.0, 0.25, 0.25)), ["TTFT 250 ms", "101 tokens", "finished"]),
+        (answered(timing=Timing(0.0, 2.5, 3.5, loading=4.0)),
+         ["TTFT 2.5 s", "100 tok/s", "101 tokens", "finished", "ready after 4.0 s"]),
+        (Snapshot(ANY, "", Timing(0.0, loading=4.0)), []),
+    ],
+)  # fmt: skip
+def test_the_figures_of_an_answer(snapshot: Snapshot, shown: list[str]) -> None:
+    assert [figure for figure, _ in figures(snapshot)] == shown
+
+
+def test_every_figure_says_what_it_is() -> None:
+    rows = dict(figures(answered(usage=Usage(7, 101, reused_tokens=3), timing=Timing(0.0, 0.25, 1.25, loading=1.0))))
+    assert all(len(help) > 15 for help in rows.values())
+    assert "The prompt took 7, 3 of them reused." in rows["101 tokens"]
+
+
+def test_every_finish_reason_and_stage_has_its_words() -> None:
+    from typing import get_args
+
+    from multimodel.types import FinishReason
+
+    assert set(FINISH) == set(get_args(FinishReason))
+    assert set(STAGES) == set(get_args(StageName))
+    for name in get_args(StageName):
+        assert stage_text(Stage(name, seconds=2.0))
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        (Stage("downloading", "1.2 of 2.4 GB", 0.5, 75.0), "Downloading 50%: 1.2 of 2.4 GB, 1 min 15 s left"),
+        (Stage("loading", fraction=0.0), "Loading the model 0%"),
+        (Stage("retrying", "No answer.", seconds=0.0), "No answer. Trying again in 1 s"),
+        (Stage("queued", "behind 2 others"), "Waiting in line: behind 2 others"),
+    ],
+)
+def test_a_stage_in_words(stage: Stage, text: str) -> None:
+    assert stage_text(stage) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0, "0 ms"), (0.9994, "999 ms"), (1.0, "1.0 s"), (60.0, "1 min 0 s")])
+def test_a_duration_in_words(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (2.5e12, "2500.0 GB")])
+def test_a_size_in_words(value: float, text: str) -> None:
+    assert size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("guide", "guide"), ("a/b", "b"), ("a/b/", "b"), ("/", "/"), ("o/m:Q4_K_M", "m:Q4_K_M"), ("/y.gguf", "y.gguf")],
+)  # fmt: skip
+def test_a_model_in_the_head_of_a_column(name: str, short: str) -> None:
+    assert short_name(ModelId("gguf", name)) == short
+
+
+@pytest.mark.parametrize(
+    ("measured", "part"),
+    [
+        (PromptSize(10, 100), ""),
+        (PromptSize(99, 100), ""),
+        (PromptSize(100, 100), "The prompt alone is too long"),
+        (PromptSize(90, 100, dropped=1), "The oldest message would be left out"),
+        (PromptSize(1234, 1000, dropped=3, estimated=True), "about 1,234 of 1,000 tokens. The oldest 3 messages"),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_said_so(measured: PromptSize, part: str) -> None:
+    text = overflow(ANY, measured)
+    assert part in text
+    assert bool(text) == bool(part)
+
+
+def test_no_speed_without_two_tokens_or_a_clock() -> None:
+    assert speed(answered(usage=Usage(1, 1))) == ""
+    assert speed(answered(timing=Timing(0.0, 1.0, 1.0))) == ""
+
+
+# HTML
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        answered(EVIL),
+        answered(reasoning=EVIL),
+        answered(notes=(EVIL,)),
+        answered(error=ServerFailure(EVIL, hint=EVIL), finish_reason="error"),
+        answered(model=ModelId("echo", EVIL)),
+    ],
+)
+def test_every_text_of_a_turn_is_escaped(snapshot: Snapshot) -> None:
+    from multimodel.board import Turn
+
+    html = turn_html(Turn(EVIL, snapshot), ANY)
+    assert "<script" not in html
+    assert "<img" not in html
+    assert html.count("&lt;script&gt;") >= 2
+
+
+def test_every_text_of_a_running_answer_is_escaped() -> None:
+    for live in (
+        answered(EVIL),
+        answered("", stage=Stage("queued", EVIL)),
+        answered("", reasoning=EVIL, notes=(EVIL,)),
+    ):
+        view = board_view(FakeBoard(replace(live, finish_reason=None), asked=EVIL), {})  # type: ignore[arg-type]
+        html = view["columns"][0]["live"]
+        assert "<script" not in html
+        assert "<img" not in html
+        assert html.count("&lt;script&gt;") >= 2
+
+
+class FakeBoard:
+    """A board of one column whose answer stands as given."""
+
+    def __init__(self, live: Snapshot | None, asked: str = "prompt") -> None:
+        from multimodel.board import Column
+
+        self._column = Column("k", ANY, asked=asked, live=live)
+
+    def columns(self) -> Any:
+        return (self._column,)
+
+
+def test_an_error_says_what_and_what_to_do_with_a_button() -> None:
+    html = error_html(ServerFailure("It broke.", hint="Ask later."))
+    assert "It broke." in html
+    assert "Ask later." in html
+    assert 'data-act="regenerate"' in html
+    assert error_html(None) == ""
+
+
+@pytest.mark.parametrize("reason", ["incomplete", "length", "stopped", "content_filter"])
+def test_an_answer_that_did_not_end_by_itself_is_marked(reason: Any) -> None:
+    from multimodel.board import Turn
+
+    assert "mm-note" in turn_html(Turn("p", answered(finish_reason=reason)), ANY)
+    assert "mm-note" not in turn_html(Turn("p", answered()), ANY)
+
+
+def test_the_raw_text_is_there_to_be_copied() -> None:
+    from multimodel.board import Turn
+
+    assert "**a** &lt;b&gt;" in turn_html(Turn("p", answered("**a** <b>")), ANY)
+
+
+# settings
+
+
+def test_the_widgets_are_the_sampling_parameters() -> None:
+    def blocks() -> Any:
+        with gr.Blocks():
+            return sampling_controls()
+
+    controls = made(blocks)
+    names = {field.name for field in fields(SamplingParams)}
+    assert set(controls) == set(LABELS) == names
+    for name, (low, high) in RANGES.items():
+        widget: Any = controls[name]
+        assert widget.minimum == low
+        assert widget.maximum <= high
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(SamplingParams(max_tokens=10, temperature=0.0)),
+        Options(SamplingParams(max_tokens=1, temperature=1.3, top_p=0.9, top_k=40, min_p=0.05), "Be brief."),
+        Options(SamplingParams(max_tokens=5, temperature=2.0, repetition_penalty=1.1, seed=0, stop=("a b", "END"))),
+    ],
+)
+def test_options_come_back_from_the_widgets_as_they_were(options: Options) -> None:
+    assert options_from(options.system, values_of(options)) == options
+
+
+def test_a_slider_at_its_end_sends_nothing() -> None:
+    values = values_of(Options(SamplingParams(max_tokens=10, temperature=0.5)))
+    assert {name: values[name] for name in OFF} == OFF
+    assert options_from("", values).params.asdict() == {"max_tokens": 10, "temperature": 0.5}
+
+
+def test_numbers_of_the_page_become_whole_where_they_must() -> None:
+    params = options_from("", {"max_tokens": 10.0, "top_k": 5.0, "seed": 3.0, "stop": "\n a\n\n"}).params
+    assert (params.max_tokens, params.top_k, params.seed, params.stop) == (10, 5, 3, (" a",))
+    assert all(type(value) is int for value in (params.max_tokens, params.top_k, params.seed))
+
+
+# the picker
+
+
+def settings(**api: Any) -> Settings:
+    return Settings(chat=ChatSettings(columns=("echo:any", "echo:slow")), api=ApiSettings(**api))
+
+
+def test_the_picker_is_given_plain_values() -> None:
+    models = model_lister(settings())()
+    assert {"id", "group", "label", "detail", "unavailable"} == set(models[0])
+    assert "transformers:guide" in {model["id"] for model in models}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [("ggfu:guide", "gguf:guide"), ("nonsense", "backend:name"), ("", "backend:name")]
+)
+def test_what_is_no_model_is_refused_with_a_way_out(text: str, part: str) -> None:
+    with pytest.raises(MultimodelError) as caught:
+        typed_model(text, settings())
+    assert part in caught.value.hint
+
+
+def test_an_endpoint_is_a_backend() -> None:
+    known = settings(endpoints=(Endpoint(name="mine", base_url="http://127.0.0.1:9/v1"),))
+    assert typed_model(" mine : a/b:c ", known) == ModelId("mine", "a/b:c")
+
+
+# the stream of a board
+
+
+def views_of(board: Board, per_second: float = 15.0) -> list[dict[str, Any]]:
+    async def all_views() -> list[dict[str, Any]]:
+        return [view async for view in follow(board, per_second)]
+
+    return asyncio.run(all_views())
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine(settings()) as engine:
+        yield engine
+
+
+def test_an_idle_board_is_shown_once(engine: Engine) -> None:
+    (view,) = views_of(Board(engine, [ANY]))
+    assert view["running"] == 0
+    assert view["empty"]
+
+
+def test_the_first_text_comes_at_once(engine: Engine) -> None:
+    """However rare the updates are: here the first word is gone again, into the whole answer, before a second one."""
+    seen = Event()
+
+    def speaking(*_: Any) -> Generator[Snapshot]:
+        yield answered("one", finish_reason=None)
+        seen.wait(8.0)
+        yield answered("one two three")
+
+    engine.ask = speaking  # type: ignore[assignment, method-assign]
+    board = Board(engine, [ANY])
+    board.send("hello")
+
+    async def first_text() -> str:
+        async for view in follow(board, per_second=1 / 20):
+            if "mm-growing" in view["columns"][0]["live"]:
+                return str(view["columns"][0]["live"])
+        return ""
+
+    assert "<p>one</p>" in asyncio.run(first_text())
+    seen.set()
+
+
+def test_the_last_view_is_whole(engine: Engine) -> None:
+    board = Board(engine, [SLOW, ANY])
+    board.send("one two three")
+    last = views_of(board, per_second=2.0)[-1]
+    assert last["running"] == 0
+    for column in last["columns"]:
+        assert "<p>one two three</p>" in column["turns"][0]
+        assert column["live"] == ""
+
+
+def test_text_only_grows(engine: Engine) -> None:
+    board = Board(engine, [SLOW])
+    board.send("1 2 3 4 5 6 7 8")
+    lengths = [len(view["columns"][0]["live"]) for view in views_of(board) if view["running"]]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) >= 3
+
+
+def test_a_quiet_stream_beats_all_the_same() -> None:
+    """Or Gradio would not notice that the page has left."""
+
+    def silent(*_: Any) -> Generator[Snapshot]:
+        for _ in range(4 * int(KEEP_ALIVE / 0.25) + 4):
+            time.sleep(0.25)
+            yield waiting
+        yield answered()
+
+    waiting = Snapshot(ANY, "", Timing(0.0))
+    with Engine(settings()) as engine:
+        engine.ask = silent  # type: ignore[assignment]
+        board = Board(engine, [ANY])
+        board.send("hello")
+        assert len(views_of(board)) >= 4
+
+
+def test_a_stream_that_is_closed_watches_no_more(engine: Engine) -> None:
+    watched: list[str] = []
+
+    class Watched(Board):
+        def watch(self, listener: Any) -> Any:
+            watched.append("watch")
+            end = super().watch(listener)
+            return lambda: (watched.append("unwatch"), end())[1]
+
+    board = Watched(engine, [SLOW])
+    board.send("one two three four five six")
+
+    async def leave() -> None:
+        stream = follow(board, 15.0)
+        assert isinstance(stream, AsyncGenerator)
+        await anext(stream)
+        await stream.aclose()
+
+    asyncio.run(leave())
+    assert watched == ["watch", "unwatch"]
+    assert board.active()
+    board.stop()
+    (view,) = views_of(board)[-1:]
+    assert "Stopped." in view["columns"][0]["turns"][0]
+
+
+def test_updates_get_rarer_with_what_must_be_laid_out() -> None:
+    def view(*lengths: int) -> dict[str, Any]:
+        return {"columns": [{"live": "x" * length} for length in lengths]}
+
+    assert interval(view(0, 0), 15.0) == 1 / 15
+    assert interval(view(100), 15.0) == 1 / 15
+    assert interval(view(*[40_000] * 4), 15.0) > interval(view(*[20_000] * 4), 15.0) > 1 / 15
+    assert interval(view(100), 2.0) == 0.5
+
+
+# the wiring
+
+
+@pytest.fixture
+def page(engine: Engine) -> gr.Blocks:
+    return made(lambda: build(engine))  # type: ignore[no-any-return]
+
+
+def test_the_widgets_of_every_event_fit_its_handler(page: gr.Blocks) -> None:
+    """Gradio does not look at `**values` before the click."""
+    events = [block for block in page.fns.values() if callable(block.fn)]
+    assert len(events) >= 15
+    for block in events:
+        named = dict.fromkeys(block.input_keyword_names)
+        plain = [None] * (len(block.inputs) - len(named) + added_by_gradio(block.fn))
+        assert inspect.signature(block.fn).bind(*plain, **named), block.name
+
+
+def added_by_gradio(handler: Any) -> int:
+    """The parameters that Gradio fills by their type."""
+    special = ("Request", "EventData")
+    return sum(str(p.annotation).endswith(special) for p in inspect.signature(handler).parameters.values())
+
+
+def test_no_event_is_an_interface_for_programs(page: gr.Blocks) -> None:
+    for block in page.fns.values():
+        assert block.api_visibility == "private" or not block.fn, block.name
+
+
+def test_nothing_that_is_kept_secret_is_a_default(page: gr.Blocks) -> None:
+    texts = [getattr(block, "value", None) for block in page.blocks.values()]
+    assert not [text for text in texts if isinstance(text, str) and "sk-" in text]
