@@ -18,9 +18,9 @@ from .support import GUIDE_FOLDER, GUIDE_GGUF, needs, needs_browser
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright")]
 
-PATIENCE = 60_000  # milliseconds; the machine may be busy
+PATIENCE = 90_000  # milliseconds; the machine may be busy
 COUNTING = " ".join(str(number) for number in range(1, 61))  # six seconds of echo:slow
-SLOWER = " ".join(str(number) for number in range(1, 301))  # longer than any test takes
+ENDLESS = " ".join(str(number) for number in range(1, 6001))  # ten minutes of it
 FIGURES = re.compile(r"TTFT \d+(\.\d)? m?s\s+~?\d+(\.\d)? tok/s\s+\d+ tokens\s+finished")
 ICONS = re.compile(r"favicon|manifest\.json")
 
@@ -57,16 +57,17 @@ class Chat:
         self.prompt.fill(text)
         self.prompt.press("Enter")
 
-    def finished(self, count: int = 1) -> None:
+    def finished(self, count: int = 1, patience: int = PATIENCE) -> None:
         """Wait until nothing is being answered and every column has this many turns."""
         self.until(
             "count => document.documentElement.dataset.mmRunning === '0' && "
             "[...document.querySelectorAll('.mm-column')].every(c => c.querySelectorAll('.mm-turn').length === count)",
             count,
+            patience,
         )
 
-    def until(self, condition: str, argument: Any = None) -> None:
-        self.page.wait_for_function(condition, arg=argument, timeout=PATIENCE)
+    def until(self, condition: str, argument: Any = None, patience: int = PATIENCE) -> None:
+        self.page.wait_for_function(condition, arg=argument, timeout=patience)
 
     def growing(self, index: int) -> None:
         """Wait until the text of a running answer has grown twice."""
@@ -151,7 +152,7 @@ def visit(browser: Any, served: Server, **options: Any) -> Iterator[Chat]:
 def ask_both(chat: Chat) -> None:
     """A question to the built-in model in both forms, until both have answered."""
     chat.ask("What is the KV cache?")
-    chat.finished()
+    chat.finished(patience=3 * PATIENCE)  # importing the engines may take long
 
 
 def test_a_fresh_page_answers_a_question_in_two_columns_and_ctrl_c_ends_it_all(
@@ -246,7 +247,7 @@ def test_an_empty_prompt_sends_nothing(chat: Chat, text: str) -> None:
 
 
 def test_a_prompt_that_cannot_be_sent_yet_stays(chat: Chat) -> None:
-    chat.ask(COUNTING)
+    chat.ask(ENDLESS)
     chat.growing(1)
     chat.ask("and another")
     chat.expect(chat.warning).to_contain_text("One column is still answering. Wait for the end, or press Stop all.")
@@ -265,29 +266,30 @@ def test_a_prompt_that_cannot_be_sent_yet_stays(chat: Chat) -> None:
 
 def test_stop_in_one_column_leaves_the_other(chat: Chat) -> None:
     chat.pick(0, "echo:slow")
-    chat.ask(COUNTING)
+    chat.ask(ENDLESS)
     chat.growing(0)
     chat.act(0, "stop")
     stopped = chat.columns.nth(0)
     chat.expect(stopped.locator(".mm-figures")).to_contain_text("stopped")
     text = chat.answer(0)
-    assert COUNTING.startswith(text)
-    assert 0 < len(text) < len(COUNTING)
+    assert text
+    assert ENDLESS.startswith(text)
     chat.growing(1)
+    chat.act(1, "stop")
     chat.finished()
-    assert chat.answer(1) == COUNTING
     assert chat.answer(0) == text
+    assert len(chat.answer(1)) > len(text)
     assert stopped.locator(".mm-note").inner_text() == "Stopped."
 
 
 def test_stop_all(chat: Chat) -> None:
     chat.pick(0, "echo:slow")
-    chat.ask(SLOWER)
+    chat.ask(ENDLESS)
     chat.growing(1)
     chat.page.get_by_role("button", name="Stop all").click()
     chat.finished()
     for index in (0, 1):
-        assert SLOWER.startswith(chat.answer(index))
+        assert ENDLESS.startswith(chat.answer(index))
         chat.expect(chat.columns.nth(index).locator(".mm-figures")).to_contain_text("stopped")
     chat.expect(chat.page.get_by_role("button", name="Send")).to_be_visible()
 
@@ -296,7 +298,7 @@ def test_stop_all(chat: Chat) -> None:
 
 
 def test_columns_come_and_go_while_others_stream(chat: Chat) -> None:
-    chat.ask(SLOWER)
+    chat.ask(ENDLESS)
     chat.growing(1)
     add = chat.page.get_by_role("button", name="Add column")
     for count in (3, 4):
@@ -326,11 +328,11 @@ def test_columns_come_and_go_while_others_stream(chat: Chat) -> None:
 
 
 def test_a_column_that_was_removed_answers_nothing_more(chat: Chat) -> None:
-    chat.ask(SLOWER)
+    chat.ask(ENDLESS)
     chat.growing(1)
     chat.act(1, "remove")
     chat.finished()
-    assert chat.answer(0) == SLOWER
+    assert chat.answer(0) == ENDLESS
 
 
 # what survives, what is repeated, what is emptied
@@ -339,16 +341,24 @@ def test_a_column_that_was_removed_answers_nothing_more(chat: Chat) -> None:
 def test_a_reload_in_the_middle_finds_the_answer_again(chat: Chat) -> None:
     chat.ask("before")
     chat.finished()
-    chat.ask(COUNTING)
+    chat.ask(ENDLESS)
     chat.growing(1)
     chat.open()
-    chat.errors.clear()  # Gradio complains of the stream that the reload has cut
     chat.expect(chat.columns.nth(0).locator(".mm-turn")).to_have_count(2)
     chat.growing(1)
+    chat.page.get_by_role("button", name="Stop all").click()
     chat.finished(2)
-    assert chat.answer(1) == COUNTING
+    chat.errors.clear()  # Gradio complains of the stream that the reload has cut
+    assert ENDLESS.startswith(chat.answer(1))
+
+
+def test_an_answer_that_nobody_watches_goes_on_to_its_end(chat: Chat) -> None:
+    chat.ask(COUNTING)
+    chat.until("() => document.documentElement.dataset.mmRunning !== '0'")
+    chat.page.goto("about:blank")
     chat.open()
-    chat.finished(2)
+    chat.finished()
+    chat.errors.clear()
     assert chat.answer(1) == COUNTING
 
 
