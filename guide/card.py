@@ -47,11 +47,13 @@ def measure(corpus: Corpus, folder: Path) -> Report:
     """Load the finished files and run every test on them."""
     model = LlamaForCausalLM.from_pretrained(folder / HF_FOLDER, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / HF_FOLDER)
-    answers = Answers(corpus)
-    encoder = Encoder(tokenizer.backend_tokenizer, answers)
+    encoder = Encoder(tokenizer.backend_tokenizer, Answers(corpus))
     sets: dict[str, list[Case]] = {**development_sets(corpus), "L": locked_cases(corpus)}
-    scores = {name: score(model, encoder, cases) for name, cases in sets.items()}
-    chats = [messages(case, answers) for cases in sets.values() for case in cases]
+    scores = {}
+    for name, cases in sets.items():
+        scores[name] = score(model, encoder, cases)
+        print(f"{name}: {scores[name].percent:.1f} % of {scores[name].total}", flush=True)
+    chats = [messages(case, encoder.answers) for cases in sets.values() for case in cases]
     return Report(
         scores,
         topics_named(model, encoder, sets["L"]),
@@ -129,11 +131,11 @@ the app so that a first conversation works without a download. Written by `pytho
 
 ## Training
 
-Trained from scratch in {minutes:.0f} minutes of processor time on each of {threads} cores: {dialogues} generated
-dialogues, {tokens} tokens, {steps} steps. The tokenizer is a byte-level BPE. Muon trains the matrices and AdamW
-the rest, with the loss on the answers only. Most answers are cut where they are decided, so that time goes into
-choosing the answer and not into reciting it. Questions are varied by synonyms, word order, left-out words, typing
-errors and joined pieces.
+Trained from scratch in {minutes:.1f} minutes of processor time on each of {threads} cores:
+{dialogues} generated dialogues, {tokens} tokens, {steps} steps. The tokenizer is a byte-level BPE. Muon trains the
+matrices and AdamW the rest, with the loss on the answers only. Most answers are cut where they are decided, so that
+time goes into choosing the answer and not into reciting it. Questions are varied by synonyms, word order, left-out
+words, typing errors and joined pieces.
 
 ## Results
 

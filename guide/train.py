@@ -10,20 +10,19 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from guide.batches import Encoder, Shape, stream
 from guide.card import TRAINING_FILE, finish
-from guide.convert import ASSETS, HF_FOLDER, save_all, write_json
+from guide.convert import ASSETS, save_all, write_json
 from guide.dialogues import Answers, Generator, Mix
 from guide.model import build, train_tokenizer
 from guide.parallel import Exchange
@@ -52,17 +51,6 @@ class Recipe:
     simple: Mix = Mix(single=0.97)
     mix: Mix = Mix()
     shape: Shape = Shape()
-
-
-FURTHER = {"rate": 1e-3, "simple_until": 0.0, "mix": Mix(out_of_scope=0.22, single=0.7), "seed": 1001}
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a run begins with: a tokenizer, and weights unless it begins from nothing."""
-
-    tokenizer: str
-    weights: Path | None
 
 
 class Clock:
@@ -119,12 +107,6 @@ def make_encoder(corpus: Corpus, recipe: Recipe) -> Encoder:
     answers = Answers(corpus)
     texts = tokenizer_texts(Generator(corpus, recipe.seed, recipe.mix), answers)
     return Encoder(train_tokenizer(texts, recipe.vocabulary), answers, recipe.shape)
-
-
-def load_encoder(corpus: Corpus, recipe: Recipe, folder: Path) -> Encoder:
-    """Take the tokenizer of an earlier model, whose network knows no other."""
-    tokenizer = Tokenizer.from_file(str(folder / HF_FOLDER / "tokenizer.json"))
-    return Encoder(tokenizer, Answers(corpus), recipe.shape)
 
 
 def optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
@@ -185,17 +167,15 @@ def step(model: LlamaForCausalLM, chosen: list[torch.optim.Optimizer], rate: flo
         optimizer.step()
 
 
-def work(rank: int, corpus: Corpus, recipe: Recipe, begin: Start, exchange: Exchange, result: Path) -> None:
+def work(rank: int, corpus: Corpus, recipe: Recipe, tokenizer: str, exchange: Exchange, result: Path) -> None:
     """Train as one of several processes; all hold the same network and the first one saves it."""
     exchange.rank = rank
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
-    encoder = Encoder(Tokenizer.from_str(begin.tokenizer), Answers(corpus), recipe.shape)
+    encoder = Encoder(Tokenizer.from_str(tokenizer), Answers(corpus), recipe.shape)
     seeds = count(recipe.seed + 100 * (rank + 1))
     generators = [Generator(corpus, next(seeds), mix) for mix in (recipe.simple, recipe.mix)]
     model = new_model(encoder, recipe)
-    if begin.weights:
-        model.load_state_dict(load_file(begin.weights), strict=False)
     progress = train(model, [stream(generator, encoder) for generator in generators], recipe, exchange)
     if rank == 0:
         torch.save({"weights": model.state_dict(), "progress": asdict(progress)}, result)
@@ -206,15 +186,15 @@ def new_model(encoder: Encoder, recipe: Recipe) -> LlamaForCausalLM:
     return build(encoder.tokenizer.get_vocab_size(), recipe.hidden, recipe.layers, recipe.inner)
 
 
-def fit(corpus: Corpus, recipe: Recipe, earlier: Path | None = None) -> tuple[LlamaForCausalLM, Encoder, Progress]:
-    """Train tokenizer and network on a corpus, or train an earlier model further."""
-    encoder = load_encoder(corpus, recipe, earlier) if earlier else make_encoder(corpus, recipe)
+def fit(corpus: Corpus, recipe: Recipe) -> tuple[LlamaForCausalLM, Encoder, Progress]:
+    """Train tokenizer and network on a corpus."""
+    encoder = make_encoder(corpus, recipe)
     model = new_model(encoder, recipe)
     exchange = Exchange.create(recipe.threads, sum(p.numel() for p in model.parameters()))
-    begin = Start(encoder.tokenizer.to_str(), earlier / HF_FOLDER / "model.safetensors" if earlier else None)
     with TemporaryDirectory() as folder:
         result = Path(folder, "result.pt")
-        torch.multiprocessing.spawn(work, (corpus, recipe, begin, exchange, result), nprocs=recipe.threads)
+        arguments = (corpus, recipe, encoder.tokenizer.to_str(), exchange, result)
+        torch.multiprocessing.spawn(work, arguments, nprocs=recipe.threads)
         saved = torch.load(result)
     model.load_state_dict(saved["weights"])
     return model, encoder, Progress(**saved["progress"])
@@ -228,12 +208,9 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=Recipe.threads, help="processes of one thread each")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder for the finished model")
-    parser.add_argument("--further", type=Path, help="folder of an earlier model to train further")
     arguments = parser.parse_args()
     corpus, recipe = load(), Recipe(minutes=arguments.minutes, threads=arguments.threads)
-    if arguments.further:
-        recipe = replace(recipe, **FURTHER)
-    model, encoder, progress = fit(corpus, recipe, arguments.further)
+    model, encoder, progress = fit(corpus, recipe)
     print(progress, flush=True)
     save_all(model, encoder.tokenizer, arguments.out)
     training = {**asdict(progress), "minutes": progress.seconds / 60, "threads": recipe.threads}
