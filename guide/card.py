@@ -19,7 +19,7 @@ from guide.batches import Encoder
 from guide.convert import ASSETS, GGUF_FILE, HF_FOLDER
 from guide.dialogues import Answers
 from guide.evaluate import Case, Score, development_sets, locked_cases, score, topics_named
-from guide.text import OUT_OF_SCOPE, Corpus, load
+from guide.text import OUT_OF_SCOPE, Corpus, load, words
 
 TRAINING_FILE = "training.json"
 NAMES = {
@@ -97,15 +97,26 @@ def data_text(corpus: Corpus) -> str:
     )
 
 
+def coinciding(corpus: Corpus, cases: list[Case]) -> set[str]:
+    """Find the questions that happen to occur in the training text word for word."""
+    texts = [text for topic in corpus.topics.values() for text in (*topic.questions, *topic.hints)]
+    seen = {tuple(words(text)) for text in (*texts, *corpus.out_of_scope)}
+    return {case[-1].question for case in cases if tuple(words(case[-1].question)) in seen}
+
+
 def locked_text(report: Report, corpus: Corpus) -> str:
     """Explain the locked result in more detail."""
-    locked = report.scores["L"]
+    locked, same = report.scores["L"], coinciding(corpus, locked_cases(corpus))
     misses = Counter(miss.wanted == OUT_OF_SCOPE for miss in locked.misses)
+    rest = locked.total - len(same)
+    rest_right = rest - sum(miss.question not in same for miss in locked.misses)
     return (
         f"Of the {locked.total} locked questions, {locked.right} are right, {misses[False]} questions on a topic and "
         f"{misses[True]} out of scope are wrong; in {report.named} of the wrong ones the guide asks back and names "
-        "the right topic. The locked questions were written before any training by people who did not write the "
-        "training text, and were never trained on."
+        "the right topic. The locked questions were written before the training text, by others, and were not used "
+        f"for it; {len(same)} of them occur in it word for word all the same, and of the other {rest} questions "
+        f"{100 * rest_right / max(1, rest):.1f} % are right. They are mostly whole sentences with a word of the "
+        "topic's name in them. D has shorter and odder wordings, and shows how much harder those are."
     )
 
 
