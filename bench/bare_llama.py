@@ -16,7 +16,7 @@ def main(path: str, threads: str) -> None:
     """Load the file and answer."""
     _without_amx()
     count = int(threads)
-    model = Llama(path, n_ctx=0, n_threads=count, n_threads_batch=count, flash_attn=True, verbose=False)
+    model = Llama(path, n_ctx=0, n_threads=count, n_threads_batch=count, flash_attn=False, verbose=False)
     serve(lambda prompt, max_tokens: _answer(model, prompt, max_tokens))
     model.close()
 

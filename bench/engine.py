@@ -177,8 +177,8 @@ def measure(folders: dict[str, Path], rounds: int, max_tokens: int) -> Report:
             "threads, pipe, snapshots and page are in it; of a short answer they are a large part.",
             "CPU: of the model's process and of the app, the page's updates included; it hardly depends on other load.",
             "`same counts`: answers with as many prompt and answer tokens on both sides.",
-            "Bare GGUF runs as ours: with flash attention, without AMX buffers where the processor has AMX: "
-            "with them llama-cpp-python 0.3.36 ends with SIGSEGV on quantised weights.",
+            "Bare GGUF runs as ours: without flash attention, the library's default, and without AMX buffers where the "
+            "processor has AMX: with them llama-cpp-python 0.3.36 ends with SIGSEGV on quantised weights.",
         ),
         packages=("llama-cpp-python", "torch", "transformers"),
     )

@@ -11,6 +11,10 @@ from .protocol import Frame, Request, Runtime, error_frame, messages_from, reque
 
 STAMPED = frozenset({"started", "text", "done"})
 OVER = frozenset({"done", "error"})
+HOLD = 0.015
+"""Seconds for which text may wait for more before it is sent, a fraction of the time between two updates of a page.
+Each write wakes the app, which costs a small model as much as a token. When a token was ready is in its stamp, so no
+figure changes; a model slower than 1 / HOLD tokens a second never waits."""
 
 
 class Scheduler:
@@ -21,6 +25,9 @@ class Scheduler:
         self._send = send
         self._waiting: deque[Request] = deque()
         self._active: set[int] = set()
+        self._begun: set[int] = set()  # requests whose first text was sent
+        self._held: list[Frame] = []
+        self._sent = 0.0
 
     @property
     def busy(self) -> bool:
@@ -36,7 +43,7 @@ class Scheduler:
                 self._waiting = deque(request for request in self._waiting if request.id != id)
                 self._drop(id)
             case {"op": "measure", "id": id}:
-                self._send([self._measured(id, command)])
+                self._post([self._measured(id, command)])
             case {"op": "threads", "count": count}:
                 self._runtime.set_threads(count)
         self._admit()
@@ -47,26 +54,39 @@ class Scheduler:
             events = self._runtime.step()
         except Exception as error:
             events = [error_frame(id, error) for id in self._active]
-        self._send(_stamped(events))
+        self._post(_stamped(events))
         over = [event["id"] for event in events if event["event"] in OVER]
         for id in over:
             self._drop(id)
         if over:
             self._admit()
 
+    def _post(self, events: Sequence[Frame]) -> None:
+        """Send, in order; only the further pieces of a text that has begun may wait for each other."""
+        self._held += events
+        now = time.perf_counter()
+        if self._held and (now - self._sent >= HOLD or not all(map(self._can_wait, events))):
+            self._begun.update(event["id"] for event in self._held if event["event"] == "text")
+            self._send(joined(self._held))
+            self._held, self._sent = [], now
+
+    def _can_wait(self, event: Frame) -> bool:
+        return event["event"] == "text" and event["id"] in self._begun
+
     def _admit(self) -> None:
         while self._waiting and len(self._active) < self._runtime.facts.slots:
             request = self._waiting.popleft()
-            self._send(_stamped([{"event": "started", "id": request.id}]))
+            self._post(_stamped([{"event": "started", "id": request.id}]))
             try:
                 events = self._runtime.admit(request)
                 self._active.add(request.id)
             except Exception as error:
                 events = [error_frame(request.id, error)]
-            self._send(_stamped(events))
+            self._post(_stamped(events))
 
     def _drop(self, id: int) -> None:
         self._active.discard(id)
+        self._begun.discard(id)
         self._runtime.drop(id)
 
     def _measured(self, id: int, command: Frame) -> Frame:
@@ -74,6 +94,24 @@ class Scheduler:
             return {"event": "size", "id": id, "size": asdict(self._runtime.measure(messages_from(command)))}
         except Exception as error:
             return error_frame(id, error)
+
+
+def joined(events: Sequence[Frame]) -> list[Frame]:
+    """The same events with the pieces of each text as one, at the time of its last piece.
+
+    >>> joined([{"event": "text", "id": 1, "text": "a", "at": 1.0}, {"event": "text", "id": 1, "text": "b", "at": 2.0}])
+    [{'event': 'text', 'id': 1, 'text': 'ab', 'at': 2.0}]
+    """
+    texts: dict[int, Frame] = {}
+    others = []
+    for event in events:
+        if event["event"] == "text" and (earlier := texts.get(event["id"])):
+            earlier.update(text=earlier["text"] + event["text"], at=event["at"])
+            continue
+        others.append(event)
+        if event["event"] == "text":
+            texts[event["id"]] = event
+    return others
 
 
 def _stamped(events: Sequence[Frame]) -> Sequence[Frame]:
