@@ -68,7 +68,7 @@ def test_text_is_stamped_where_it_comes_and_in_order(model: Backend) -> None:
 
 def test_the_text_is_all_of_the_pieces(case: Case, model: Backend) -> None:
     pieces = [chunk.text for chunk in model.stream(ASK, GREEDY) if chunk.text]
-    assert len(pieces) > 2
+    assert len(pieces) > 1
     assert "".join(pieces) == said(model)
     if case.repeats:
         assert "".join(pieces) == ASK[0].content
@@ -230,7 +230,7 @@ def test_local_models_obey_the_repetition_penalty(case: Case, model: Backend) ->
 def test_a_stop_string_is_never_shown(model: Backend) -> None:
     whole = list(model.stream(ASK, GREEDY))
     text, pieces = collect(whole)[0], [chunk.text for chunk in whole if chunk.text]
-    stop = pieces[1][-1] + pieces[2][0]  # half of it has come when the other half is still awaited
+    stop = pieces[0][-1] + pieces[1][0]  # half of it has come when the other half is still awaited
     cut, last = collect(model.stream(ASK, GREEDY.merge(SamplingParams(stop=(stop, "never said")))))
     assert last.finish_reason in ENDS
     assert cut == (text.partition(stop)[0] if takes(model, "stop") else text)
