@@ -30,6 +30,13 @@ function showTurns(holder, turns) {
     node.className = "mm-turn";
     setHTML(node, html);
   });
+  // Earlier turns are laid out only when they come near; they keep their height, or the scroll position would jump.
+  const earlier = [...holder.children].slice(0, -1).filter((node) => !node.dataset.far);
+  const heights = earlier.map((node) => node.offsetHeight);
+  earlier.forEach((node, i) => {
+    node.style.containIntrinsicSize = `auto ${heights[i]}px`;
+    node.dataset.far = "1";
+  });
 }
 
 function showColumn(column, index, count) {
@@ -39,7 +46,9 @@ function showColumn(column, index, count) {
     node.dataset.key = column.key;
   }
   const body = node.querySelector(".mm-body");
-  const stick = nearEnd(body) || (column.running && !node.classList.contains("mm-running"));
+  const shown = node.querySelectorAll(".mm-turn").length;
+  const asked = !node.classList.contains("mm-running") && (column.running || column.turns.length > shown);
+  const stick = asked || nearEnd(body);
   node.dataset.index = index;
   node.classList.toggle("mm-running", column.running);
   node.classList.toggle("mm-own", column.own);
