@@ -289,6 +289,7 @@ class ChatTab:
             with gr.Row(elem_id="mm-examples"):
                 self.examples = [gr.Button(text, size="sm") for text in EXAMPLES]
             self.warning = gr.HTML("", elem_id="mm-warning")
+            self.size = gr.HTML("", elem_id="mm-size")  # of its own: typing must not wipe a refusal away
             with gr.Row(elem_id="mm-prompt-row", equal_height=True):
                 self.prompt = gr.Textbox(
                     placeholder="Ask all columns",
@@ -347,7 +348,7 @@ class ChatTab:
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         self.new_button.click(self.new_chat, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated
-        self.prompt.change(self.measure, [self.prompt, self.id], [self.warning], trigger_mode="always_last", **QUICK)
+        self.prompt.change(self.measure, [self.prompt, self.id], [self.size], trigger_mode="always_last", **QUICK)
         self._connect_settings(panel)
 
     def _connect_settings(self, panel: list[Component]) -> None:
