@@ -169,7 +169,7 @@ def test_a_fresh_page_answers_a_question_in_two_columns_and_ctrl_c_ends_it_all(
                 assert len(column.locator(".mm-md").inner_text()) > 20
             both_grow(chat)
             chat.prompt.fill("long " * 3000)
-            chat.expect(chat.warning).to_contain_text(re.compile(r"guide \(GGUF\).* of 1,024 tokens"))
+            chat.expect(chat.page.locator("#mm-size")).to_contain_text(re.compile(r"guide \(GGUF\).* of 1,024 tokens"))
         workers = [child for child in server.children() if "multimodel.workers" in " ".join(child.cmdline())]
         assert len(workers) == 2
         server.interrupt()
@@ -251,6 +251,8 @@ def test_a_prompt_that_cannot_be_sent_yet_stays(chat: Chat) -> None:
     chat.growing(1)
     chat.ask("and another")
     chat.expect(chat.warning).to_contain_text("One column is still answering. Wait for the end, or press Stop all.")
+    chat.page.wait_for_timeout(500)  # what follows typing must not wipe it away
+    assert "still answering" in chat.warning.inner_text()
     assert chat.prompt.input_value() == "and another"
     chat.page.get_by_role("button", name="Stop all").click()
     chat.finished()
