@@ -69,7 +69,7 @@ function showColumn(column, index, count) {
 }
 
 function showStrip(list) {
-  const names = list.map((c) => c.key + c.name + c.running).join("|");
+  const names = list.map((c) => [c.key, c.name, c.backend, c.running].join()).join("|");
   if (strip.mmNames === names) return;
   strip.mmNames = names;
   strip.replaceChildren(
@@ -79,7 +79,8 @@ function showStrip(list) {
       tab.setAttribute("role", "tab");
       tab.dataset.goto = column.key;
       tab.dataset.index = i;
-      tab.textContent = column.name;
+      const twice = list.some((other) => other !== column && other.name === column.name);
+      tab.textContent = twice ? `${column.name} (${column.backend})` : column.name;
       tab.classList.toggle("mm-running", column.running);
       return tab;
     })
