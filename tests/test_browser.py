@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.browser, needs_browser, needs("playwright")]
 PATIENCE = 90_000  # milliseconds; the machine may be busy
 COUNTING = " ".join(str(number) for number in range(1, 61))  # six seconds of echo:slow
 ENDLESS = " ".join(str(number) for number in range(1, 1001))  # a hundred seconds of it
+TWO_UPDATES = 2 / 15  # seconds
 FIGURES = re.compile(r"TTFT \d+(\.\d)? m?s\s+~?\d+(\.\d)? tok/s\s+\d+ tokens\s+finished")
 ICONS = re.compile(r"favicon|manifest\.json")
 
@@ -193,7 +194,7 @@ GREW = """() => [...document.querySelectorAll('.mm-column')].map((column, i) => 
 
 def both_grow(chat: Chat) -> None:
     """Now that both models are loaded, their texts come piece by piece. An answer of the small model may be over
-    between two looks, so there are a few questions."""
+    between two updates of the page: then its own figures must say that it was that quick."""
     chat.page.evaluate(WATCH)
     grew = [False, False]
     for turn, question in enumerate(("How do I stop it?", "What is a token?", "What is fine-tuning?", "Hello!"), 2):
@@ -203,7 +204,14 @@ def both_grow(chat: Chat) -> None:
         grew = [one or other for one, other in zip(grew, chat.page.evaluate(GREW), strict=True)]
         if all(grew):
             return
-    raise AssertionError(f"no growing text was seen: {grew}")
+    assert any(grew)
+    assert all(seen or decoding(chat, index) < TWO_UPDATES for index, seen in enumerate(grew))
+
+
+def decoding(chat: Chat, index: int) -> float:
+    """Seconds that the newest answer of a column took after its first token, by its own figures."""
+    figures = chat.columns.nth(index).locator(".mm-figures").last.inner_text()
+    return int(re.search(r"(\d+) tokens", figures)[1]) / float(re.search(r"([\d.]+) tok/s", figures)[1])  # type: ignore[index]
 
 
 def test_text_grows_while_it_comes(chat: Chat) -> None:
