@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported: the app calls nobody on its own
 
@@ -96,10 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = build(engine)
         address = serve(page, engine, options.host, options.port, browser=not options.no_browser)
         print(f"Running on {address}", flush=True)
-        try:
-            page.block_thread()
-        except KeyboardInterrupt:
-            page.close()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl+C
+        with suppress(KeyboardInterrupt):
+            Event().wait()
+        page.close()
     return 0
 
 

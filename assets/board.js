@@ -102,7 +102,7 @@ function show(state) {
   showStrip(state.columns);
   const root = document.documentElement.dataset;
   root.mmRunning = state.running ? "1" : "0";
-  root.mmFull = state.full ? "1" : "0";
+  document.getElementById("mm-add").disabled = state.full;
   root.mmEmpty = state.empty ? "1" : "0";
 }
 
