@@ -15,9 +15,10 @@ from .support import ROOT
 FLOORS = [  # a module imports only from the floors above its line; a folder stands for all it holds
     ["multimodel.errors"],
     ["multimodel.types"],
-    ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.web"],
+    ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.quants", "multimodel.web"],
     ["multimodel.retry", "multimodel.pump", "multimodel.folder", "multimodel.download"],
     ["multimodel.locate", "multimodel.registry"],
+    ["multimodel.memory"],
     ["multimodel.workers"],
     ["multimodel.backends"],
     ["multimodel.chat", "multimodel.compare", "multimodel.runs"],

@@ -1,0 +1,239 @@
+"""What a model takes of a machine's memory, term by term, and whether it fits there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from ..hardware import Device
+from .target import HERE, Target, target_of
+
+Provenance = Literal["exact", "formula", "assumed"]
+"""`exact`: the engine's own accounting, or bytes read from a header. `formula`: computed from the architecture.
+`assumed`: a constant measured elsewhere."""
+KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+TermName = Literal[
+    "weights", "kv_cache", "recurrent", "compute", "output", "framework", "gradients", "optimizer", "correction"
+]
+Level = Literal["fits", "tight", "no"]
+HelpKind = Literal["context_length", "sequences", "kv_type", "dtype", "quantization", "free"]
+
+KV_TYPES: tuple[KVType, ...] = get_args(KVType)
+PADDING = 256  # tokens: llama.cpp rounds a sequence up to a multiple of this, so that no length between saves anything
+HEAD_ROOM = 0.9  # of the free memory; above, a verdict is "tight"
+ACCURACY = 0.02  # of a total: what an estimate may be off by, and so what must be free beside it
+LEAST_ERROR = 64 << 20  # bytes: the same for small models
+SMALLER = 0.6  # what is left of weights in 16 bits or more at about 8 bits, and of those at about 4: see `_smaller`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a model is trained, as far as memory is concerned."""
+
+    batch_size: int = 8
+    sequence_length: int = 128  # tokens
+    method: Literal["full", "lora"] = "full"
+    checkpointing: bool = False  # gradient checkpointing: activations are computed again instead of kept
+    rank: int = 8  # of LoRA
+    autocast: bool = False  # mixed precision: most activations in 16 bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a model is to do, as far as memory is concerned."""
+
+    context_length: int = 4096  # tokens of each conversation
+    sequences: int = 1  # conversations at once, each with a KV cache of its own
+    kv_type: KVType = "f16"  # GGUF only; elsewhere the cache has the number format of the weights
+    flash_attention: bool = True
+    batch_tokens: int = 512  # tokens of a forward pass
+    target: Target = HERE
+    dtype: str = "auto"  # transformers only: "float32", "bfloat16" or "float16"
+    training: Training | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a plan: bytes, how well they are known, and from where, in words."""
+
+    name: TermName
+    size: int
+    provenance: Provenance
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """Something that would make it fit: `value` is what to set `kind` to, `total` the bytes it then takes."""
+
+    kind: HelpKind
+    text: str
+    value: int | str = ""
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a plan fits a machine.
+
+    `tight`: it fits, with less than a tenth to spare. `no` with a `helps`: it would fit otherwise.
+    """
+
+    level: Level
+    needed: int  # bytes
+    available: int  # bytes
+    reason: str
+    helps: tuple[Help, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """The memory that a model takes, in bytes.
+
+    Each term is there once; `provenance` and `sources` say how well it is known. `gradients` and `optimizer` are of
+    training, whose activations are the term `compute`. `correction` is what earlier loads on this machine took
+    beyond, or less than, what was predicted.
+    """
+
+    model: str
+    request: Request
+    terms: tuple[Term, ...]
+    context_limit: int | None = None  # tokens the model was trained for
+    notes: tuple[str, ...] = ()
+    replan: Callable[[Request], MemoryPlan] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def weights(self) -> int:
+        """Parameters as they lie in memory."""
+        return self.size("weights")
+
+    @property
+    def kv_cache(self) -> int:
+        """Keys and values of all sequences."""
+        return self.size("kv_cache")
+
+    @property
+    def recurrent(self) -> int:
+        """The running state of layers without a cache (Mamba, linear attention, short convolutions)."""
+        return self.size("recurrent")
+
+    @property
+    def compute(self) -> int:
+        """Buffers of a forward pass; with training, the activations kept for the backward pass."""
+        return self.size("compute")
+
+    @property
+    def output(self) -> int:
+        """Logits, where they are handed out."""
+        return self.size("output")
+
+    @property
+    def framework(self) -> int:
+        """The libraries themselves, and the device's own context."""
+        return self.size("framework")
+
+    @property
+    def total(self) -> int:
+        """All terms together."""
+        return sum(term.size for term in self.terms)
+
+    @property
+    def provenance(self) -> dict[str, Provenance]:
+        """How well each term is known."""
+        return {term.name: term.provenance for term in self.terms}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each term comes from, in words."""
+        return {term.name: term.source for term in self.terms}
+
+    @property
+    def safe_total(self) -> int:
+        """The total with what the estimate may be off by: at most this must be free."""
+        return self.total + max(LEAST_ERROR, int(ACCURACY * self.total))
+
+    def size(self, name: TermName) -> int:
+        """Bytes of one term; 0 where the plan has none."""
+        return sum(term.size for term in self.terms if term.name == name)
+
+    def at(self, **changes: Any) -> MemoryPlan:
+        """The plan of the same model under other conditions, by formula: fields of `Request` as keywords."""
+        request = replace(self.request, **changes)
+        return self.replan(request) if self.replan and request != self.request else self
+
+    def fit(self, device: Device | tuple[str, int] | Target) -> Verdict:
+        """Whether it fits on a device of this machine, judged by its free memory, or on another: (name, bytes)."""
+        target = target_of(device)
+        here = self._on(target)
+        level = here._level(target)
+        helps = () if level == "fits" else tuple(_helps(here, target))
+        return Verdict(level, here.total, target.usable, _reason(here, level, target), helps)
+
+    def longest_context(self, device: Device | tuple[str, int] | Target) -> int:
+        """The most tokens of context each conversation can have there; 0 where not even the shortest fits.
+
+        A multiple of 256, at most what the model was trained for.
+        """
+        target = target_of(device)
+        return _longest(self._on(target), target)
+
+    def _on(self, target: Target) -> MemoryPlan:
+        """The plan for the kind of device that `target` is."""
+        return self if target.kind == self.request.target.kind else self.at(target=target)
+
+    def _level(self, target: Target) -> Level:
+        if self.safe_total > target.usable:
+            return "no"
+        return "fits" if self.total <= HEAD_ROOM * target.usable else "tight"
+
+
+def _longest(plan: MemoryPlan, target: Target) -> int:
+    limit = plan.context_limit or plan.request.context_length
+    low, high = 0, max(1, limit // PADDING)  # in paddings; `low` fits
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = plan.at(context_length=min(limit, middle * PADDING))._level(target) != "no"
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return min(limit, low * PADDING)
+
+
+def _reason(plan: MemoryPlan, level: Level, target: Target) -> str:
+    words = {"fits": "It takes", "tight": "It takes nearly all:", "no": "It takes"}
+    return f"{words[level]} {gb(plan.total)} of {gb(target.usable)} usable on {target.name}."
+
+
+def _helps(plan: MemoryPlan, target: Target) -> Iterator[Help]:
+    """What would lower the level, the least loss first."""
+    request = plan.request
+    if target.here and plan.safe_total <= target.total and target.usable < target.total:
+        yield Help("free", f"Close other programs: {target.name} has {gb(target.total)} in all.", total=plan.total)
+    for kind, value, text in _changes(plan, target):
+        changed = plan.at(**{kind: value})
+        if value != getattr(request, kind) and changed.total < plan.total and changed._level(target) != "no":
+            yield Help(kind, text, value, changed.total)
+    if (smaller := plan.total - int(plan.weights * (1 - SMALLER))) <= HEAD_ROOM * target.usable:
+        yield Help("quantization", "Choose a smaller quantisation.", total=smaller)
+
+
+def _changes(plan: MemoryPlan, target: Target) -> Iterator[tuple[Any, int | str, str]]:
+    """Changes of the request worth trying, with the sentence that proposes each."""
+    if plan.request.training:
+        return
+    if plan.kv_cache and plan.request.kv_type in ("f32", "f16", "bf16"):
+        yield "kv_type", "q8_0", "Keep the KV cache in q8_0: half the size, hardly another answer."
+    if plan.request.sequences > 1:
+        yield "sequences", 1, "Have one conversation at a time."
+    if 0 < (length := _longest(plan, target)) < plan.request.context_length:
+        yield "context_length", length, f"Choose a context of {length:,} tokens."
+    if plan.request.dtype in ("auto", "float32"):
+        yield "dtype", "bfloat16", "Load it as bfloat16: half the size."
+
+
+def gb(size: float) -> str:
+    """Bytes for people.
+
+    >>> gb(4_700_000_000), gb(52_000_000)
+    ('4.7 GB', '52 MB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
