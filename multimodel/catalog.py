@@ -19,7 +19,8 @@ from .backends.service import Service
 from .download import snapshot
 from .errors import AuthenticationFailure, ConnectionFailure, MissingKey, MultimodelError, TimedOut, Unexpected
 from .folder import complete
-from .locate import BESIDES, GUIDE, SHARD, quant_of
+from .locate import GUIDE
+from .quants import BESIDES, SHARD, quant_of
 from .settings import Endpoint, Settings
 
 MINUTE = 60.0

@@ -15,18 +15,12 @@ from pathlib import Path
 from . import folder as files
 from .download import Job, RemoteFile, Repository, fetch, in_background, repository, snapshot
 from .errors import BrokenFile, DownloadFailed, LoadError, ModelNotFound
+from .quants import SHARD, gather, missing, quant_of, rank
 from .settings import Settings
 from .types import Chunk, ModelSpec
 
 GUIDE = "guide"
 ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
-QUANT = re.compile(r"(?:UD-)?(?:I?Q\d|MXFP4|NVFP4|BF16|F16|F32|FP16|TQ\d)(?:_[A-Z0-9]+)*", re.IGNORECASE)
-BESIDES = ("mmproj", "mtp-", "imatrix")  # GGUF files that are no language model by themselves
-PREFERRED = (  # from the best trade of size for quality outwards
-    *("Q4_K_M", "Q4_K_L", "Q4_K_S", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "MXFP4", "Q5_K_M", "Q5_K_S", "Q5_0", "Q5_1"),
-    *("Q6_K", "Q8_0", "Q3_K_L", "Q3_K_M", "IQ3_M", "Q3_K_S", "Q2_K", "F16", "FP16", "BF16", "F32"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +139,7 @@ def pick_gguf(names: Iterable[str], wanted: str, where: str) -> list[str]:
 
     Raises ModelNotFound with what there is, BrokenFile where a shard is missing.
     """
-    models = _models(names)
+    models = gather(names)
     if not models:
         hint = f"For safetensors use transformers:{where}."
         raise ModelNotFound(f"{where} holds no GGUF model.", hint=hint)
@@ -155,18 +149,8 @@ def pick_gguf(names: Iterable[str], wanted: str, where: str) -> list[str]:
         near = get_close_matches(wanted.upper(), known, n=1, cutoff=0.5)
         did = f"Did you mean {near[0]}? " if near else ""
         raise ModelNotFound(f"{where} has no {wanted}.", hint=f"{did}It has {', '.join(known)}.")
-    best = min(matching, key=lambda model: (_rank(quant_of(model)), len(model), model))
+    best = min(matching, key=lambda model: (rank(quant_of(model)), len(model), model))
     return _whole(models[best], where)
-
-
-def _models(names: Iterable[str]) -> dict[str, list[str]]:
-    """The GGUF models among the files: the name without shard numbers, and its files in order."""
-    models: dict[str, list[str]] = {}
-    for name in sorted(names):
-        base = Path(name).name.lower()
-        if base.endswith(".gguf") and not base.startswith(BESIDES):
-            models.setdefault(SHARD.sub("", name), []).append(name)
-    return models
 
 
 def _matches(model: str, wanted: str) -> bool:
@@ -175,28 +159,8 @@ def _matches(model: str, wanted: str) -> bool:
     return quant_of(model).lower() == wanted or plain in (model, Path(model).name, Path(model).stem)
 
 
-def quant_of(name: str) -> str:
-    """The quantisation that a file name tells, in capitals; "" where it tells none.
-
-    >>> quant_of("Llama-3.2-1B-Instruct-Q4_K_M.gguf"), quant_of("gemma.gguf"), quant_of("BF16/x.gguf")
-    ('Q4_K_M', '', 'BF16')
-    """
-    found = [match.group().upper() for match in QUANT.finditer(name)]
-    return found[-1] if found else ""
-
-
-def _rank(quant: str) -> int:
-    plain = quant.removeprefix("UD-")
-    exact = PREFERRED.index(plain) if plain in PREFERRED else None
-    if exact is not None:
-        return exact
-    return next((i for i, known in enumerate(PREFERRED) if plain[:4] == known[:4]), len(PREFERRED))
-
-
 def _whole(shards: list[str], where: str) -> list[str]:
-    number = SHARD.search(shards[0])
-    if number and len(shards) != int(number[2]):
-        raise BrokenFile(
-            f"{where} has {len(shards)} of the {int(number[2])} parts of {shards[0]}.", hint="Choose another file."
-        )
+    if gone := missing(shards):
+        message = f"{where} has {len(shards)} of the {len(shards) + gone} parts of {shards[0]}."
+        raise BrokenFile(message, hint="Choose another file.")
     return shards
