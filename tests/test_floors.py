@@ -84,7 +84,7 @@ def test_imports_point_down(name: str) -> None:
     mine = floor(name)
     for other in imported(name):
         theirs = floor(other)
-        same_folder = other.rpartition(".")[0] == name.rpartition(".")[0]
+        same_folder = other.rpartition(".")[0] in (name, name.rpartition(".")[0])
         assert theirs is None or theirs < mine or (theirs == mine and same_folder), f"{name} imports {other}"
 
 
