@@ -10,25 +10,19 @@ addresses, headers and errors are the library's.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import filelock
 import httpx2
-from huggingface_hub import HfApi, hf_hub_url
-from huggingface_hub import errors as hub
+from huggingface_hub import hf_hub_url
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but listed in a way mypy does not see
     build_hf_headers,
@@ -36,7 +30,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     hf_raise_for_status,
 )
 
-from .errors import BrokenFile, DownloadFailed, GatedModel, LoadError, ModelNotFound
+from .errors import BrokenFile, DownloadFailed
+from .hub import RemoteFile, Repository
+from .hub.faults import TIMEOUT, disk_full, own_errors, token, unreachable
 from .settings import Settings
 from .types import Chunk, Stage
 
@@ -44,33 +40,8 @@ T = TypeVar("T")
 
 HEARTBEAT = 0.2  # seconds
 PIECE = 1 << 18  # bytes between two looks at whether anyone still waits
-TIMEOUT = 15.0  # seconds for the next byte, not for the whole
 ATTEMPTS = 4  # broken connections in a row without a byte of progress
 MARGIN = 1.1  # of disk space
-HEX = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file of a repository."""
-
-    name: str
-    size: int  # bytes
-    hash: str  # sha256 of a large file, git's sha1 of a small one: the name of its blob
-    large: bool
-
-    def digest(self) -> Any:
-        """A fresh hash of the right kind."""
-        return hashlib.sha256() if self.large else hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """A repository at one commit."""
-
-    name: str
-    commit: str
-    files: tuple[RemoteFile, ...]
 
 
 class Cancelled(Exception):
@@ -130,30 +101,6 @@ def snapshot(name: str, revision: str, settings: Settings) -> Path | None:
         commit = revision  # perhaps it is a commit
     found = folder / "snapshots" / commit
     return found if found.is_dir() else None
-
-
-def repository(name: str, revision: str, settings: Settings) -> Repository:
-    """What the Hub says of a repository. Raises LoadError."""
-    try:
-        with own_errors(name, revision, settings):
-            info = _api(settings).model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
-    except httpx2.TransportError as error:
-        raise _unreachable(settings, f"The Hub cannot be reached: {error}") from error
-    files = tuple(_remote(sibling) for sibling in info.siblings or () if _is_sound(sibling))
-    return Repository(name, info.sha or revision, files)
-
-
-def _remote(sibling: Any) -> RemoteFile:
-    large = sibling.lfs is not None
-    return RemoteFile(sibling.rfilename, sibling.size, sibling.lfs.sha256 if large else sibling.blob_id, large)
-
-
-def _is_sound(sibling: Any) -> bool:
-    """Whether its name and hash can be paths in the cache: both come from outside."""
-    name = PurePosixPath(sibling.rfilename)
-    hash = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id or ""
-    inside = not name.is_absolute() and ".." not in name.parts and "\\" not in sibling.rfilename
-    return inside and sibling.size is not None and HEX.fullmatch(hash) is not None
 
 
 def fetch(repo: Repository, files: Sequence[RemoteFile], revision: str, settings: Settings, job: Job) -> Path:
@@ -231,11 +178,7 @@ def _part(blobs: Path, file: RemoteFile) -> Path:
 def _check_space(where: Path, needed: int) -> None:
     free = shutil.disk_usage(where).free
     if needed > 0 and needed * MARGIN > free:
-        raise _disk_full(f"The download needs {_size(needed * MARGIN)}, the disk has {_size(free)} free.")
-
-
-def _disk_full(message: str) -> DownloadFailed:
-    return DownloadFailed(message, hint="Free some space, or set MODEL_CACHE_DIR to a folder on another disk.")
+        raise disk_full(f"The download needs {_size(needed * MARGIN)}, the disk has {_size(free)} free.")
 
 
 @contextmanager
@@ -266,17 +209,22 @@ def _transfer(repo: Repository, file: RemoteFile, blobs: Path, settings: Setting
         except httpx2.TransportError as error:
             failures = 0 if part.exists() and part.stat().st_size > before else failures + 1
             if failures >= ATTEMPTS:
-                raise _unreachable(settings, f"The download of {file.name} broke off: {error}") from error
+                raise _broken_off(file, error, settings) from error
             meter.job.pause(HEARTBEAT * 2**failures)
     _check_hash(file, part)
     os.replace(part, blobs / file.hash)
+
+
+def _broken_off(file: RemoteFile, error: httpx2.TransportError, settings: Settings) -> DownloadFailed:
+    hint = unreachable(error, settings).hint
+    return DownloadFailed(f"The download of {file.name} broke off: {error}.", hint=hint)
 
 
 def _receive(repo: Repository, file: RemoteFile, part: Path, settings: Settings, meter: Meter) -> None:
     """One request for what is missing of the file."""
     url = hf_hub_url(repo.name, file.name, revision=repo.commit, endpoint=settings.models.hub_url)
     start = part.stat().st_size if part.exists() else 0
-    headers = build_hf_headers(token=_token(settings)) | {"Accept-Encoding": "identity"}
+    headers = build_hf_headers(token=token(settings)) | {"Accept-Encoding": "identity"}
     headers |= {"Range": f"bytes={start}-"} if start else {}
     with (
         own_errors(repo.name, repo.commit, settings),
@@ -323,97 +271,3 @@ def _link(folder: Path, commit: str, file: RemoteFile) -> None:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-
-
-def _api(settings: Settings) -> HfApi:
-    return HfApi(endpoint=settings.models.hub_url, token=_token(settings))
-
-
-def _token(settings: Settings) -> str | bool:
-    token = settings.api.hf_token
-    return token.get_secret_value() if token and token.get_secret_value() else False
-
-
-@contextmanager
-def own_errors(name: str, revision: str, settings: Settings) -> Iterator[None]:
-    """The library's errors as ours, with what to do next."""
-    try:
-        yield
-    except hub.GatedRepoError as error:  # a subclass of the next
-        raise _gated(name, settings, error) from error
-    except hub.RepositoryNotFoundError as error:
-        raise _no_repository(name, settings) from error
-    except hub.HFValidationError as error:
-        raise ModelNotFound(f"{name!r} is no repository name.", hint="Write OWNER/REPO.") from error
-    except hub.RevisionNotFoundError as error:
-        raise ModelNotFound(f"{name} has no revision {revision!r}.", hint="Use main, a tag or a commit.") from error
-    except hub.EntryNotFoundError as error:
-        raise ModelNotFound(f"A file of {name} is gone from the Hub.", hint="Try again.") from error
-    except hub.HfHubHTTPError as error:
-        raise _refused(name, settings, error) from error
-    except hub.OfflineModeIsEnabled as error:
-        raise _unreachable(settings, "The Hub is switched off here (HF_HUB_OFFLINE)") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(f"The disk is full: {error}") from error
-        raise DownloadFailed(f"The download of {name} failed: {error}", hint="Try again.") from error
-
-
-def _gated(name: str, settings: Settings, error: hub.HfHubHTTPError) -> GatedModel:
-    """No token, a licence not accepted, or a request that is not granted: each needs another step."""
-    page = f"{settings.models.hub_url}/{name}"
-    said = (error.server_message or "").lower()
-    if not _token(settings):
-        return GatedModel(
-            f"{name} asks for a licence agreement, and no access token is set.",
-            hint=f"Accept the licence at {page}, then set HUGGINGFACE_API_TOKEN to a token from "
-            f"{settings.models.hub_url}/settings/tokens.",
-        )
-    if "reject" in said or "await" in said or "fine-grained" in said or "token settings" in said:
-        return GatedModel(
-            f"Access to {name} is denied: {error.server_message}",
-            hint=f"See {page}; the request is decided there, for the account of the token in HUGGINGFACE_API_TOKEN.",
-        )
-    return GatedModel(
-        f"The licence of {name} is not accepted by the account of this token.",
-        hint=f"Accept it at {page}, signed in as the account of HUGGINGFACE_API_TOKEN, then try again.",
-    )
-
-
-def _no_repository(name: str, settings: Settings) -> ModelNotFound:
-    """The Hub does not tell a private repository from one that is not there."""
-    near = _similar(name, settings)
-    if near:
-        hint = f"Did you mean {' or '.join(near)}?"
-    elif _token(settings):
-        hint = f"Check the name at {settings.models.hub_url}/models; a private one needs a token that may read it."
-    else:
-        hint = f"Check the name at {settings.models.hub_url}/models; for a private one set HUGGINGFACE_API_TOKEN."
-    return ModelNotFound(f"The Hub has no model {name}.", hint=hint)
-
-
-def _similar(name: str, settings: Settings) -> list[str]:
-    """Names on the Hub that come near."""
-    try:
-        found = _api(settings).list_models(search=name.rpartition("/")[2], limit=30)
-        return get_close_matches(name, [model.id for model in found], n=2, cutoff=0.6)
-    except (OSError, hub.HfHubHTTPError, httpx2.HTTPError):
-        return []
-
-
-def _refused(name: str, settings: Settings, error: hub.HfHubHTTPError) -> LoadError:
-    status = error.response.status_code
-    said = error.server_message or f"HTTP {status}"
-    if status in (401, 403):
-        hint = f"Make a new one at {settings.models.hub_url}/settings/tokens and set HUGGINGFACE_API_TOKEN."
-        return GatedModel(f"The Hub does not accept the access token: {said}", hint=hint)
-    if status == 429:
-        return DownloadFailed("The Hub asks to slow down: too many requests.", hint="Wait a minute, then try again.")
-    return DownloadFailed(f"The Hub could not deliver {name}: {said}", hint="Try again in a minute.")
-
-
-def _unreachable(settings: Settings, message: str) -> DownloadFailed:
-    return DownloadFailed(
-        message if message.endswith(".") else f"{message}.",
-        hint=f"Check the connection to {settings.models.hub_url}; models already in {settings.models.cache_dir} work.",
-    )

@@ -13,8 +13,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from . import folder as files
-from .download import Job, RemoteFile, Repository, fetch, in_background, repository, snapshot
+from .download import Job, fetch, in_background, snapshot
 from .errors import BrokenFile, DownloadFailed, LoadError, ModelNotFound
+from .hub import RemoteFile, Repository, repository
 from .quants import SHARD, gather, missing, quant_of, rank
 from .settings import Settings
 from .types import Chunk, ModelSpec

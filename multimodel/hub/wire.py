@@ -1,0 +1,102 @@
+"""One request to the Hub, with an end in time and in bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but listed in a way mypy does not see
+    build_hf_headers,
+    get_session,
+    hf_raise_for_status,
+)
+
+from ..errors import DownloadFailed
+from ..settings import Settings
+from .faults import TIMEOUT, not_data, offline, own_errors, token, unreachable
+
+DEADLINE = 30.0  # seconds for a whole answer: one that drips a byte now and then would never time out
+LIMIT = 16 << 20  # bytes of an answer; a page of 30 results takes about 200 kB
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came."""
+
+    body: bytes
+    headers: Mapping[str, str]  # names in lower case
+
+
+def get(
+    path: str,
+    settings: Settings,
+    *,
+    about: str = "",
+    revision: str = "main",
+    params: Sequence[tuple[str, str]] = (),
+    limit: int = LIMIT,
+) -> Answer:
+    """The answer to a GET request. `about`: the repository asked for, "" for a search. Raises LoadError."""
+    with _asked(path, settings, about, revision, params) as response:
+        body = _read(response, limit)
+        return Answer(body, {name.lower(): value for name, value in response.headers.items()})
+
+
+def check(path: str, settings: Settings, *, about: str, revision: str = "main") -> None:
+    """Ask for a file without taking it. Raises LoadError where it may not be had."""
+    with _asked(path, settings, about, revision, ()):
+        pass
+
+
+def get_json(path: str, settings: Settings, **options: Any) -> tuple[Any, Mapping[str, str]]:
+    """The JSON at a path, and the headers that came with it; options as for `get`. Raises LoadError."""
+    answer = get(path, settings, **options)
+    try:
+        return json.loads(answer.body), answer.headers
+    except (ValueError, RecursionError) as error:
+        page = "html" in answer.headers.get("content-type", "") or answer.body.lstrip()[:1] == b"<"
+        raise not_data(settings, "a web page" if page else "something unreadable") from error
+
+
+@contextmanager
+def _asked(
+    path: str, settings: Settings, about: str, revision: str, params: Sequence[tuple[str, str]]
+) -> Iterator[httpx2.Response]:
+    """An answer that is no refusal, its body not yet read."""
+    if settings.models.offline:
+        raise offline(settings)
+    url = f"{settings.models.hub_url}{path}"
+    headers = build_hf_headers(token=token(settings))
+    try:
+        with (
+            own_errors(about, revision, settings),
+            get_session().stream("GET", url, params=list(params), headers=headers, timeout=TIMEOUT) as response,
+        ):
+            if response.is_error:
+                hf_raise_for_status(_plain(response, _read(response, LIMIT)))
+            yield response
+    except httpx2.TransportError as error:
+        raise unreachable(error, settings) from error
+
+
+def _read(response: httpx2.Response, limit: int) -> bytes:
+    body, deadline = bytearray(), time.perf_counter() + DEADLINE
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) > limit:
+            message = f"The Hub's answer is larger than {limit >> 20} MB."
+            raise DownloadFailed(message, hint="Narrow the search, or choose another repository.")
+        if time.perf_counter() > deadline:
+            raise httpx2.ReadTimeout("the answer took too long")
+    return bytes(body)
+
+
+def _plain(response: httpx2.Response, body: bytes) -> httpx2.Response:
+    """The same answer with its body in it, decoded: what the library looks into for the reason of a refusal."""
+    headers = {n: v for n, v in response.headers.items() if n.lower() not in ("content-encoding", "content-length")}
+    return httpx2.Response(response.status_code, headers=headers, content=body, request=response.request)
