@@ -19,10 +19,11 @@ LARGE = (".gguf", ".safetensors", ".bin")
 
 @dataclass
 class Repo:
-    """One repository; `fault` answers every request for a file: "gated", "rejected", "limited" or "broken"."""
+    """One repository; `fault` answers every request for a file but the card: a key of FAULTS."""
 
     files: dict[str, bytes]
     fault: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)  # of its JSON, beside names and files
 
 
 @dataclass
@@ -32,10 +33,12 @@ class FakeHub:
     repos: dict[str, Repo] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # (method, path, Range)
     tokens: list[str] = field(default_factory=list)  # the Authorization headers that came
+    queries: list[dict[str, list[str]]] = field(default_factory=list)  # of the searches
     cut_after: list[int] = field(default_factory=list)  # the next answers with a file end after so many bytes
     stall: threading.Event | None = None  # files stop half-way until it is set
     corrupt: bool = False  # large files arrive with one byte changed
     ranges: bool = True  # whether Range is understood
+    index_fault: str = ""  # a key of FAULTS or ODDITIES: every question about models is answered so
     url: str = ""
 
     def downloads(self) -> list[str]:
@@ -49,6 +52,21 @@ FAULTS: dict[str, tuple[int, str, str]] = {
     "limited": (429, "", "Too many requests"),
     "broken": (500, "", "Internal error"),
     "bad token": (401, "", "Invalid credentials in Authorization header"),
+    "forbidden": (403, "", "This token may not do that"),
+    "rejected request": (400, "", "Invalid sort"),
+    "overloaded": (503, "", "Service Unavailable"),
+}
+LIMITS = {  # two forms of the header of a 429 beside the bare one
+    "limited for 55 s": {"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'},
+    "limited until later": {"Retry-After": "7"},
+}
+ODDITIES: dict[str, tuple[str, bytes]] = {  # answers with status 200 that are no list of models
+    "sign-in page": ("text/html", b"<!DOCTYPE html><html><title>Welcome to the hotel</title></html>"),
+    "html called json": ("application/json", b"\n<html>"),
+    "garbage": ("application/json", b'[{"id": "o/r", '),
+    "no list": ("application/json", b'"hello"'),
+    "deep": ("application/json", b"[" * 100_000),
+    "huge": ("application/json", b'["' + b"x" * (20 << 20) + b'"]'),
 }
 
 
@@ -82,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(address.path)
         self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
         self.hub.tokens.append(self.headers.get("Authorization", ""))
+        if path.startswith("/api/models") and self.hub.index_fault:
+            return self._odd(self.hub.index_fault)
         if path == "/api/models":
             return self._search(parse_qs(address.query))
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
@@ -93,8 +113,41 @@ class _Handler(BaseHTTPRequestHandler):
         return self._refuse(404, "", "no such address")
 
     def _search(self, query: dict[str, list[str]]) -> None:
-        wanted = query.get("search", [""])[0].lower()
-        self._json([{"id": name} for name in self.hub.repos if wanted[:4] in name.lower()])
+        """By name, author, tags and task; a cursor is the number of rows before it."""
+        self.hub.queries.append(query)
+        found = [_row(name, repo) for name, repo in self.hub.repos.items() if _matches(name, repo, query)]
+        if query.get("sort", [""])[0] in ("downloads", "likes"):
+            found.sort(key=lambda row: -row.get(query["sort"][0], 0))
+        start, limit = int(query.get("cursor", ["0"])[0]), int(query.get("limit", ["1000"])[0])
+        more = start + limit < len(found)
+        link = f'<{self.hub.url}/api/models?limit={limit}&cursor={start + limit}>; rel="next"' if more else ""
+        self._json([_shown(row, query) for row in found[start : start + limit]], headers={"Link": link})
+
+    def _odd(self, fault: str) -> None:
+        """An answer as it should not be."""
+        if fault in FAULTS:
+            return self._refuse(*FAULTS[fault])
+        if fault in LIMITS:
+            return self._json({"error": "rate"}, 429, LIMITS[fault])
+        if fault == "loop":
+            return self._head(302, {"Location": self.path + "&again", "Content-Length": "0"})
+        if fault == "silent":
+            self.hub.stall = self.hub.stall or threading.Event()
+            self.hub.stall.wait(30)
+            self.close_connection = True
+            return None
+        kind, body = ODDITIES.get(fault, ("application/json", b"[1, 2, 3]"))
+        longer = {"cut short": 100}.get(fault, 0)
+        self._head(200, {"Content-Type": kind, "Content-Length": str(len(body) + longer)})
+        self.close_connection = bool(longer)
+        return self._send(body, slow=False)
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, text in headers.items():
+            if text:
+                self.send_header(name, text)
+        self.end_headers()
 
     def _about(self, name: str, revision: str) -> None:
         repo = self.hub.repos.get(name)
@@ -102,11 +155,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(401, "RepoNotFound", "Repository not found")
         if revision not in ("main", COMMIT):
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return self._json({"id": name, "sha": COMMIT, "siblings": [_sibling(*file) for file in repo.files.items()]})
+        return self._json(_row(name, repo) | {"sha": COMMIT})
 
     def _resolve(self, name: str, file: str) -> None:
         """Small files at once; large ones lie on another host, which must not see the token."""
-        if fault := self.hub.repos[name].fault:
+        if (fault := self.hub.repos[name].fault) and file != "README.md":
             return self._refuse(*FAULTS[fault])
         if not file.endswith(LARGE):
             return self._content(name, file)
@@ -147,12 +200,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
-        self.send_response(status)
-        for name, text in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            if text:
-                self.send_header(name, text)
-        self.end_headers()
-        self.wfile.write(body)
+        self._head(status, {**(headers or {}), "Content-Type": "application/json", "Content-Length": str(len(body))})
+        self._send(body, slow=False)
+
+
+def _row(name: str, repo: Repo) -> dict[str, Any]:
+    return {"id": name, **repo.facts, "siblings": [_sibling(*file) for file in repo.files.items()]}
+
+
+def _shown(row: dict[str, Any], query: dict[str, list[str]]) -> dict[str, Any]:
+    """What was asked for by `expand`; in a list files have names only."""
+    wanted = {"id", *query.get("expand", row)}
+    names = [{"rfilename": sibling["rfilename"]} for sibling in row["siblings"]]
+    return {key: value for key, value in (row | {"siblings": names}).items() if key in wanted}
+
+
+def _matches(name: str, repo: Repo, query: dict[str, list[str]]) -> bool:
+    tags = set(repo.facts.get("tags", ()))
+    text = query.get("search", [""])[0].lower()
+    near = text in name.lower() or (len(query) < 4 and text[:4] in name.lower())  # the library's look for a near name
+    mine = query.get("author", [name.partition("/")[0]])[0] == name.partition("/")[0]
+    task = repo.facts.get("pipeline_tag", "")
+    return near and mine and tags >= set(query.get("filter", ())) and query.get("pipeline_tag", [task])[0] == task
 
 
 def _sibling(name: str, content: bytes) -> dict[str, Any]:
