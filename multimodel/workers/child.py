@@ -18,6 +18,7 @@ from threading import Thread
 from typing import BinaryIO, cast
 
 from ..types import LoadOptions, StageName
+from .pace import Pace
 from .protocol import Frame, Runtime, RuntimeModule, encode, error_frame, read
 from .scheduler import Scheduler
 
@@ -38,21 +39,20 @@ def main() -> None:
     if first is None:
         return
     try:
-        runtime = _load(first, send)
+        runtime, pace = _load(first, send)
     except Exception as error:
         send([error_frame(None, error)])
         return
     try:
-        serve(runtime, commands, send)
+        serve(Scheduler(runtime, send, pace), commands)
     except BrokenPipeError:  # the app is gone
         pass
     finally:
         runtime.close()
 
 
-def serve(runtime: Runtime, commands: Commands, send: Send) -> None:
+def serve(scheduler: Scheduler, commands: Commands) -> None:
     """Obey commands between steps until None comes; sleep while there is nothing to do."""
-    scheduler = Scheduler(runtime, send)
     while True:
         try:
             command = commands.get(block=not scheduler.busy)
@@ -64,7 +64,7 @@ def serve(runtime: Runtime, commands: Commands, send: Send) -> None:
         scheduler.handle(command)
 
 
-def _load(command: Frame, send: Send) -> Runtime:
+def _load(command: Frame, send: Send) -> tuple[Runtime, Pace]:
     def progress(stage: StageName, fraction: float | None, detail: str) -> None:
         send([{"event": "progress", "stage": stage, "fraction": fraction, "detail": detail}])
 
@@ -75,8 +75,10 @@ def _load(command: Frame, send: Send) -> Runtime:
     module = cast(RuntimeModule, import_module(f"multimodel.workers.{name}"))
     path, options = Path(command["path"]), LoadOptions(**command["options"])
     runtime = module.load(path, options, command["threads"], progress)
+    pace = Pace(runtime.set_threads, command["threads"])
+    pace.probe(runtime.trial)
     send([{"event": "ready", "facts": asdict(runtime.facts)}])
-    return runtime
+    return runtime, pace
 
 
 def _quiet() -> None:

@@ -9,19 +9,20 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
-from typing import BinaryIO, cast
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 import psutil
 
 from ..errors import WorkerCrashed
 from ..settings import ROOT, child_environment
 from ..types import LoadOptions, Message, PromptSize, SamplingParams
-from .protocol import Facts, Frame, as_frames, encode, error_frame, error_from, read
+from .protocol import Facts, Frame, Status, as_frames, encode, error_frame, error_from, read
 
 HEARTBEAT = 0.2  # seconds: how long a wait goes on before the one who waits may change their mind
 GRACE = 2.0  # seconds: how long a child may take to end by itself
@@ -64,10 +65,18 @@ class Worker:
 
     def memory(self) -> int:
         """Resident bytes of the child; 0 once it has ended."""
+        return int(self._memory().rss) if self.alive else 0
+
+    def own_memory(self) -> int:
+        """Bytes of it that no file backs; the rest, such as mapped weights, the system counts as free."""
+        found = self._memory()
+        return int(found.rss - getattr(found, "shared", 0)) if self.alive else 0
+
+    def _memory(self) -> Any:
         try:
-            return int(psutil.Process(self.pid).memory_info().rss) if self.alive else 0
+            return psutil.Process(self.pid).memory_info()
         except psutil.Error:
-            return 0
+            return SimpleNamespace(rss=0)
 
     def load(self, runtime: str, path: Path, options: LoadOptions) -> Generator[Frame | None]:
         """Bring the model in: `progress` events, and None every HEARTBEAT while there is none.
@@ -104,14 +113,13 @@ class Worker:
 
     def measure(self, messages: Sequence[Message], timeout: float = GRACE) -> PromptSize | None:
         """The size of a prompt; None where the child is too busy to say in time."""
-        id = next(self._ids)
-        beats = itertools.count(1)
-        for event in self._ask(id, {"op": "measure", "id": id, "messages": as_frames(messages)}):
-            if event:
-                return PromptSize(**event["size"])
-            if next(beats) * HEARTBEAT >= timeout:
-                break
-        return None
+        event = self._reply({"op": "measure", "messages": as_frames(messages)}, timeout)
+        return PromptSize(**event["size"]) if event else None
+
+    def status(self, timeout: float = HEARTBEAT) -> Status | None:
+        """What the child is doing; None where it is too busy to say in time. Raises WorkerCrashed."""
+        event = self._reply({"op": "status"}, timeout)
+        return Status(**event["status"]) if event else None
 
     def set_threads(self, count: int) -> None:
         """Tell the child its share of the cores."""
@@ -131,6 +139,16 @@ class Worker:
                 break
         for reader in self._readers:
             reader.join(GRACE)
+
+    def _reply(self, command: Frame, timeout: float) -> Frame | None:
+        """The one event that answers a command; None where there is none in time."""
+        id = next(self._ids)
+        beats = itertools.count(1)
+        with closing(self._ask(id, command | {"id": id})) as events:
+            for event in events:
+                if event or next(beats) * HEARTBEAT >= timeout:
+                    return event
+        return None
 
     def _ask(self, id: int, command: Frame) -> Generator[Frame | None]:
         """Send a command and hand out the events of its id; an `error` event is raised."""

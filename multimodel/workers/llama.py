@@ -174,6 +174,17 @@ class LlamaRuntime:
         """See `protocol.Runtime`."""
         self._context.set_threads(count)
 
+    def cached(self) -> int:
+        """See `protocol.Runtime`."""
+        return sum(len(slot.tokens) for slot in self._slots)
+
+    def trial(self) -> None:
+        """See `protocol.Runtime`."""
+        self._context.clear()
+        self._context.add([max(0, self._model.bos)], 0, 0, want_logits=True)
+        self._context.decode()
+        self._context.cut(0, 0)
+
     def close(self) -> None:
         """Free the context and the model."""
         self._context.close()

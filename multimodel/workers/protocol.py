@@ -6,7 +6,8 @@ Commands (app to child):
     {"op": "generate", "id": int, "messages": [{"role", "content"}], "params": {SamplingParams, set fields only}}
     {"op": "cancel", "id": int}
     {"op": "measure", "id": int, "messages": [...]}
-    {"op": "threads", "count": int}
+    {"op": "threads", "count": int}                                   its share of the cores
+    {"op": "status", "id": int}
 
 End of input ends the child. Events (child to app); `at` is time.perf_counter(), one clock for both processes:
 
@@ -18,6 +19,7 @@ End of input ends the child. Events (child to app); `at` is time.perf_counter(),
     {"event": "note", "id": int, "text": str}
     {"event": "done", "id": int, "finish_reason": str, "usage": {Usage}, "at": float}
     {"event": "size", "id": int, "size": {PromptSize}}
+    {"event": "status", "id": int, "status": {Status}}
     {"event": "error", "id": int | null, "type": str, "message": str, "hint": str}    null: loading failed
 """
 
@@ -66,6 +68,18 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Status:
+    """What a child is doing."""
+
+    answering: int
+    waiting: int  # for a free slot
+    threads: int
+    cached_tokens: int  # whose keys and values are held, of running answers too
+    prompt_tokens: int = 0  # of the answers that have ended since it was loaded
+    reused_tokens: int = 0  # of prompt_tokens: not evaluated again
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One answer asked of a runtime."""
 
@@ -110,6 +124,14 @@ class Runtime(Protocol):
 
     def set_threads(self, count: int) -> None:
         """Use this many processor threads from the next step on."""
+        ...
+
+    def cached(self) -> int:
+        """How many tokens the KV cache holds, those of running answers too."""
+        ...
+
+    def trial(self) -> None:
+        """Evaluate a token and forget it: what a step of one answer costs. Only while nothing is active."""
         ...
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from .protocol import Frame, Request, Runtime, error_frame, messages_from, request_from
+from .pace import Pace
+from .protocol import Frame, Request, Runtime, Status, error_frame, messages_from, request_from
 
 STAMPED = frozenset({"started", "text", "done"})
 OVER = frozenset({"done", "error"})
@@ -20,14 +21,16 @@ figure changes; a model slower than 1 / HOLD tokens a second never waits."""
 class Scheduler:
     """Admits requests in order of arrival while there are free slots, and steps the runtime."""
 
-    def __init__(self, runtime: Runtime, send: Callable[[Sequence[Frame]], None]) -> None:
+    def __init__(self, runtime: Runtime, send: Callable[[Sequence[Frame]], None], pace: Pace | None = None) -> None:
         self._runtime = runtime
         self._send = send
+        self._pace = pace or Pace(runtime.set_threads)
         self._waiting: deque[Request] = deque()
         self._active: set[int] = set()
         self._begun: set[int] = set()  # requests whose first text was sent
         self._held: list[Frame] = []
         self._sent = 0.0
+        self._prompt_tokens = self._reused_tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -44,20 +47,26 @@ class Scheduler:
                 self._drop(id)
             case {"op": "measure", "id": id}:
                 self._post([self._measured(id, command)])
+            case {"op": "status", "id": id}:
+                self._post([{"event": "status", "id": id, "status": asdict(self._status())}])
             case {"op": "threads", "count": count}:
-                self._runtime.set_threads(count)
+                self._pace.allow(count)
         self._admit()
 
     def step(self) -> None:
         """One step of all active requests. An exception of the step ends them, not the process."""
+        began = time.perf_counter()
         try:
             events = self._runtime.step()
         except Exception as error:
             events = [error_frame(id, error) for id in self._active]
+        if not any(event["event"] == "reading" for event in events):
+            self._pace.took(time.perf_counter() - began, len(self._active))
         self._post(_stamped(events))
-        over = [event["id"] for event in events if event["event"] in OVER]
-        for id in over:
-            self._drop(id)
+        over = [event for event in events if event["event"] in OVER]
+        for event in over:
+            self._count(event)
+            self._drop(event["id"])
         if over:
             self._admit()
 
@@ -83,6 +92,15 @@ class Scheduler:
             except Exception as error:
                 events = [error_frame(request.id, error)]
             self._post(_stamped(events))
+
+    def _count(self, event: Frame) -> None:
+        usage = event.get("usage", {})
+        self._prompt_tokens += usage.get("input_tokens", 0)
+        self._reused_tokens += usage.get("reused_tokens", 0)
+
+    def _status(self) -> Status:
+        counts = (len(self._active), len(self._waiting), self._pace.threads, self._runtime.cached())
+        return Status(*counts, self._prompt_tokens, self._reused_tokens)
 
     def _drop(self, id: int) -> None:
         self._active.discard(id)

@@ -18,7 +18,7 @@ from .fit import fit, left_out, measured, reserve
 from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
 from .protocol import Frame, Progress, Request, error_frame
 from .text import TextStream
-from .torch_cache import PrefixStore
+from .torch_cache import PrefixStore, empty_cache
 from .torch_llama import quick
 from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
@@ -132,6 +132,16 @@ class TorchRuntime:
     def set_threads(self, count: int) -> None:
         """See `protocol.Runtime`."""
         torch.set_num_threads(count)
+
+    def cached(self) -> int:
+        """See `protocol.Runtime`."""
+        return self._store.tokens + sum(answer.evaluated for answer in self._answers.values())
+
+    def trial(self) -> None:
+        """See `protocol.Runtime`."""
+        cache = empty_cache(self._model.config)
+        with torch.inference_mode():
+            self._quick([0], [cache]) if self._quick else self._forward([0], cache)
 
     def close(self) -> None:
         """See `protocol.Runtime`."""

@@ -90,6 +90,11 @@ class PrefixStore:
         self._budget = budget
         self._kept: list[Kept] = []
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens the kept caches hold."""
+        return sum(len(kept.tokens) for kept in self._kept)
+
     def take(self, prompt: Sequence[int]) -> Kept:
         """A cache with the longest beginning of `prompt` that any cache holds, but not its last token.
 

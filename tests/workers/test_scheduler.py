@@ -37,7 +37,8 @@ class Scripted:
             events.append({"event": "text", "id": id, "text": "x"})
             if not self.left[id]:
                 del self.left[id]
-                events.append({"event": "done", "id": id, "finish_reason": "stop", "usage": {}})
+                usage = {"input_tokens": 10, "output_tokens": 1, "reused_tokens": 4}
+                events.append({"event": "done", "id": id, "finish_reason": "stop", "usage": usage})
         return events
 
     def drop(self, id: int) -> None:
@@ -52,6 +53,11 @@ class Scripted:
 
     def set_threads(self, count: int) -> None:
         self.threads = count
+
+    def cached(self) -> int:
+        return 7
+
+    def trial(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -147,3 +153,23 @@ def test_measuring_and_threads_pass_through(make: Make) -> None:
         {"event": "size", "id": 7, "size": {"tokens": 1, "context_length": 100, "dropped": 0, "estimated": False}}
     ]
     assert runtime.threads == 3
+
+
+def test_the_status_says_who_is_answered_who_waits_and_what_was_reused(make: Make) -> None:
+    scheduler, _, sent = make(slots=1)
+    for id, text in enumerate(["1", "9", "9"], start=1):
+        ask(scheduler, id, text)
+    scheduler.step()
+    scheduler.handle({"op": "status", "id": 8})
+    assert sent[-1] == {
+        "event": "status",
+        "id": 8,
+        "status": {
+            "answering": 1,
+            "waiting": 1,
+            "threads": 1,
+            "cached_tokens": 7,
+            "prompt_tokens": 10,
+            "reused_tokens": 4,
+        },
+    }
