@@ -14,14 +14,14 @@ from .bare import Said, serve
 
 def main(path: str, threads: str) -> None:
     """Load the file and answer."""
-    _without_amx()
+    without_amx()
     count = int(threads)
     model = Llama(path, n_ctx=0, n_threads=count, n_threads_batch=count, flash_attn=False, verbose=False)
     serve(lambda prompt, max_tokens: _answer(model, prompt, max_tokens))
     model.close()
 
 
-def _without_amx() -> None:
+def without_amx() -> None:
     """As the engine does: with AMX buffers the first prompt of a quantised model can end the process (SIGSEGV)."""
     defaults = llama_cpp.llama_cpp.llama_model_default_params
 
@@ -34,7 +34,7 @@ def _without_amx() -> None:
 
 
 def _answer(model: Llama, prompt: str, max_tokens: int) -> Said:
-    tokens = _rendered(model, prompt)
+    tokens = rendered(model, prompt)
     first = None
     for _ in model.create_completion(tokens, max_tokens=max_tokens, temperature=0.0, stream=True):
         first = first or time.perf_counter()
@@ -46,7 +46,8 @@ def written(evaluated: int, limit: int) -> int:
     return limit if evaluated >= limit - 1 else evaluated
 
 
-def _rendered(model: Llama, prompt: str) -> list[int]:
+def rendered(model: Llama, prompt: str) -> list[int]:
+    """The tokens of a prompt in the model's chat template."""
     template = model.metadata["tokenizer.chat_template"]
     bos, eos = (model._model.token_get_text(token) for token in (model.token_bos(), model.token_eos()))
     text = Jinja2ChatFormatter(template, eos, bos)(messages=[{"role": "user", "content": prompt}]).prompt

@@ -56,11 +56,7 @@ def running(command: Sequence[str], port: int, **options: Any) -> Generator[subp
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment()} | options
     with subprocess.Popen([sys.executable, *command], cwd=ROOT, text=True, **options) as process:
         try:
-            until = time.perf_counter() + PATIENCE
-            while not answers(port):
-                if process.poll() is not None or time.perf_counter() > until:
-                    raise RuntimeError(f"{command} did not start")
-                time.sleep(0.01)
+            answers_at(process, f"http://127.0.0.1:{port}/")
             yield process
         finally:
             process.kill()
@@ -73,10 +69,18 @@ def start(command: Sequence[str], port: int) -> Start:
         return Start(time.perf_counter() - began, cpu(psutil.Process(process.pid)))
 
 
-def answers(port: int) -> bool:
-    """Whether GET / is answered with 200."""
+def answers_at(process: subprocess.Popen[Any], url: str) -> None:
+    """Wait until a server answers GET with 200. Raises RuntimeError when it has ended or takes too long."""
+    until = time.perf_counter() + PATIENCE
+    while not _answers(url):
+        if process.poll() is not None or time.perf_counter() > until:
+            raise RuntimeError(f"{process.args!r} did not start")
+        time.sleep(0.01)
+
+
+def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as reply:
+        with urllib.request.urlopen(url, timeout=30) as reply:
             return bool(reply.status == 200 and reply.read())
     except OSError:
         return False

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import engine, isolation, report, startup, ttft
+from bench import engine, isolation, report, startup, streams, ttft
 from bench.isolation import Seen, lags, page_rate, visible
 from bench.peer import Ask, Entry, asked, word
 from bench.report import Report, Table
+from multimodel.engine import Engine
+from multimodel.types import ModelId
 
 from .support import needs, needs_browser
 
@@ -48,6 +50,22 @@ def test_engine(folder: Path) -> None:
 
 def test_weights_that_are_absent_are_left_out(tmp_path: Path) -> None:
     assert not list(engine.weights({"none": tmp_path}))
+
+
+@pytest.mark.slow
+@needs("llama_cpp", "gguf")
+def test_streams(tiny_gguf_file: Path) -> None:
+    rows = streams.gguf_rows(tiny_gguf_file, rounds=1, max_tokens=4)
+    peers = [row[0].rpartition(" against ")[2] for row in rows]
+    assert peers == ["create_completion", "bare loop", "bare loop"]
+    assert all(figure > 0 for figure in figures(Table(("", *"abcde"), tuple(rows))))
+
+
+def test_answers_of_a_burst_are_counted_together() -> None:
+    with Engine(streams.settings({})) as engine:
+        found = streams.burst(engine, [ModelId("echo", "any")] * 3, 0, 100)
+    assert found.tokens == sum(len(prompt.split()) for prompt in streams.prompts(3, 0))
+    assert len(found.firsts) == 3 and max(found.firsts) <= found.seconds
 
 
 @needs("llama_cpp", "openai", "gguf")
