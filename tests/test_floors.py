@@ -16,7 +16,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.errors"],
     ["multimodel.types"],
     ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.quants", "multimodel.web"],
-    ["multimodel.retry", "multimodel.pump", "multimodel.folder"],
+    ["multimodel.retry", "multimodel.pump", "multimodel.folder", "multimodel.ratings"],
     ["multimodel.hub"],
     ["multimodel.download"],
     ["multimodel.locate", "multimodel.registry"],
