@@ -21,6 +21,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.download"],
     ["multimodel.locate", "multimodel.registry"],
     ["multimodel.memory"],
+    ["multimodel.machines"],
     ["multimodel.workers"],
     ["multimodel.backends"],
     ["multimodel.chat", "multimodel.compare", "multimodel.runs"],
