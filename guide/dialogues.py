@@ -19,6 +19,7 @@ TEMPLATE_PERCENT = 5
 FOLLOW_UP_PERCENT = 8
 MOST_AMBIGUOUS = 300
 TELLING = 8
+FAMILIAR = 40
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Turn:
 class Mix:
     """Shares of the kinds of questions and dialogues; the figures were tuned on the development split."""
 
-    out_of_scope: float = 0.14
+    out_of_scope: float = 0.27
     unsure: float = 0.03
     written: float = 0.45
     joined: float = 0.08
     bag: float = 0.12
     hint: float = 0.2
-    single: float = 0.75
+    single: float = 0.55
     follow_up: float = 0.6
     small_talk: float = 0.2
 
@@ -118,6 +119,7 @@ class Generator:
         self.shared = shared_questions(corpus)
         self.written = {key: self._split(topic.questions) for key, topic in corpus.topics.items()}
         self.refused = self._split(corpus.out_of_scope)
+        self.strange = sorted(self._outer() - self._own())
         self.spread = self._spread()
         self.nouns = self._unique_nouns()
         self.framed = {key: self.templates(topic) for key, topic in corpus.topics.items() if topic.kind != "talk"}
@@ -129,6 +131,16 @@ class Generator:
         clear = [question for question in questions if " ".join(words(question)) not in self.shared]
         kept = [question for question in clear if in_dev(question) == self.withheld]
         return kept or ([] if self.withheld else list(questions))
+
+    def _own(self) -> set[str]:
+        """Collect the words of the topics."""
+        texts = [text for t in self.corpus.topics.values() for text in (*t.questions, *t.hints, *t.nouns, t.name)]
+        return {word for text in texts for word in words(text)}
+
+    def _outer(self) -> set[str]:
+        """Collect the content words of what is out of scope."""
+        fillers = [text for texts in self.corpus.slots.fillers.values() for text in texts]
+        return {word for text in (*self.refused, *fillers) for word in content_words(words(text))}
 
     def _spread(self) -> Counter[str]:
         """Count for every word the topics that use it."""
@@ -210,12 +222,16 @@ class Generator:
             (self.mix.hint, lambda: self.hint(topic.hints or topic.questions)),
             (1.0, lambda: self.rng.choice(self.framed.get(key) or questions)),
         ]
+        return self._drawn(sources)
+
+    def _drawn(self, sources: list[tuple[float, Callable[[], str]]]) -> str:
+        """Draw from one of several sources by their shares; the last one takes what is left."""
         roll = self.rng.random()
-        for share, source in sources:
+        for share, source in sources[:-1]:
             if roll < share:
                 return source()
             roll -= share
-        return self.rng.choice(questions)
+        return sources[-1][1]()
 
     def slot_filled(self) -> str:
         """Fill an out-of-scope pattern; some results are withheld as a test."""
@@ -226,14 +242,36 @@ class Generator:
             if held_out("slots " + text, TEMPLATE_PERCENT) == self.withheld:
                 return text
 
+    def transplanted(self) -> str:
+        """Ask a topic's question about something else: a known sentence does not make a known thing."""
+        question = self.rng.choice(self.written[self.rng.choice(self.ids)])
+        telling = [word for word in content_words(words(question)) if self.spread[word] <= FAMILIAR]
+        for word in telling:
+            question = re.sub(rf"(?i)(?<!\w){re.escape(word)}(?!\w)", self.rng.choice(self.strange), question)
+        return question if telling else self.rng.choice(self.refused)
+
+    def near_miss(self) -> str:
+        """Put a word of a topic among strange ones: a known word does not make a known thing."""
+        noun = self.rng.choice(self.nouns[self.rng.choice(self.ids)] or ["model"])
+        line = self.rng.choice(self.refused)
+        found = content_words(words(line))
+        if len(found) > 2 and self.rng.random() < 0.5:
+            return re.sub(rf"(?i)(?<!\w){re.escape(self.rng.choice(found))}(?!\w)", noun, line, count=1)
+        parts = [noun, *self.rng.sample(self.strange, self.rng.choice((1, 1, 2)))]
+        self.rng.shuffle(parts)
+        return self.rng.choice(self.phrases["loose frames"]).format(" ".join(parts))
+
     def outside(self) -> str:
         """Draw a question that the model must refuse."""
-        roll = self.rng.random()
-        if not self.refused or roll < 0.4:
-            return self.slot_filled()
-        if roll < 0.85:
-            return self.rng.choice(self.refused)
-        return self.joined(self.refused, 0) if roll < 0.93 else self.bag(self.refused, 0)
+        sources: list[tuple[float, Callable[[], str]]] = [
+            (0.33, self.slot_filled),
+            (0.33, lambda: self.rng.choice(self.refused)),
+            (0.04, lambda: self.joined(self.refused, 0)),
+            (0.04, lambda: self.bag(self.refused, 0)),
+            (0.16, self.near_miss),
+            (0.1, self.transplanted),
+        ]
+        return self._drawn(sources) if self.refused else self.slot_filled()
 
     def ambiguous(self) -> Turn:
         """Draw a bare word that two or three topics share."""
@@ -323,4 +361,4 @@ class Generator:
         """Draw a training dialogue of one to six turns, mostly one because that teaches fastest."""
         if self.rng.random() < self.mix.single:
             return [self.opening()]
-        return self.conversation(self.rng.choice((2, 2, 2, 2, 3, 3, 4, 5, 6)))
+        return self.conversation(self.rng.choice((2, 2, 3, 3, 4, 5, 6)))

@@ -15,9 +15,14 @@ from torch import Tensor, nn
 
 @dataclass
 class Exchange:
-    """A shared table with one row a process: its gradients and, in the last place, its clock."""
+    """What the processes share.
+
+    A table with one row a process, its gradients and in the last place its clock; and the weights, of which
+    every process changes a part.
+    """
 
     rows: Tensor
+    weights: Tensor
     barrier: Barrier
     rank: int = 0
 
@@ -25,7 +30,25 @@ class Exchange:
     def create(cls, processes: int, parameters: int) -> Exchange:
         """Make the table in memory that all processes see."""
         barrier = torch.multiprocessing.get_context("spawn").Barrier(processes)
-        return cls(torch.zeros(processes, parameters + 1).share_memory_(), barrier)
+        table = torch.zeros(processes + 1, parameters + 1).share_memory_()
+        return cls(table[:-1], table[-1], barrier)
+
+    def part(self, tensors: list[nn.Parameter]) -> list[nn.Parameter]:
+        """Choose the tensors that this process changes for all."""
+        return tensors[self.rank :: len(self.rows)]
+
+    @torch.no_grad()
+    def gather(self, tensors: list[nn.Parameter]) -> None:
+        """Take over what every process has changed in its part."""
+        places = self.weights[: sum(tensor.numel() for tensor in tensors)].split([t.numel() for t in tensors])
+        mine = set(map(id, self.part(tensors)))
+        for tensor, place in zip(tensors, places, strict=True):
+            if id(tensor) in mine:
+                place.copy_(tensor.flatten())
+        self.barrier.wait()
+        for tensor, place in zip(tensors, places, strict=True):
+            if id(tensor) not in mine:
+                tensor.copy_(place.view_as(tensor))
 
     def average(self, model: nn.Module, seconds: float) -> float:
         """Replace the gradients by the mean of all processes and return the clock of the first.
