@@ -15,7 +15,7 @@ from threading import RLock
 from .engine import Engine
 from .errors import BadRequest
 from .runs import Run
-from .types import Message, ModelId, PromptSize, SamplingParams, Snapshot
+from .types import LoadOptions, Message, ModelId, ModelSpec, PromptSize, SamplingParams, Snapshot
 
 MAX_COLUMNS = 4
 BOARDS = 200
@@ -123,14 +123,17 @@ class Board:
                 self._ask(column, prompt)
             return True
 
-    def regenerate(self, key: str) -> None:
-        """Ask the last prompt of one column again; the other columns are not touched."""
+    def regenerate(self, key: str, *, anyway: bool = False) -> None:
+        """Ask the last prompt of one column again; the other columns are not touched.
+
+        `anyway`: its model is to be loaded even where the memory plan says that it does not fit.
+        """
         with self._lock:
             self._settle()
             column = self._find(key)
             if key not in self._runs and column.turns:
                 self._replace(replace(column, turns=column.turns[:-1]))
-                self._ask(self._find(key), column.turns[-1].prompt)
+                self._ask(self._find(key), column.turns[-1].prompt, anyway=anyway)
 
     def stop(self, key: str | None = None) -> None:
         """Stop one column, or all; the text so far stays."""
@@ -197,11 +200,12 @@ class Board:
 
     # what stands behind it
 
-    def _ask(self, column: Column, prompt: str) -> None:
+    def _ask(self, column: Column, prompt: str, *, anyway: bool = False) -> None:
         options = self.options(column)
         messages = conversation(options.system, column.turns, prompt)
         self._replace(replace(column, asked=prompt))
-        self._runs[column.key] = self._engine.start(column.model, messages, options.params)
+        spec = ModelSpec(column.model, LoadOptions(anyway=anyway))
+        self._runs[column.key] = self._engine.start(spec, messages, options.params)
 
     def _settle(self) -> None:
         """Move answers that have ended from their runs into the conversations."""

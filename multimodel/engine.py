@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Self
 
 from . import registry
 from .chat import ask, refused
-from .compute import Cores
 from .errors import MultimodelError
-from .hardware import Hardware, cores, probe
+from .hardware import Device, Hardware, cores, gpu_possible, memory, probe, without_torch
+from .pool import Pool
 from .retry import RetryPolicy
 from .runs import Run
 from .settings import Settings
 from .types import (
     Backend,
     Capabilities,
-    LoadOptions,
     Message,
     ModelId,
     ModelSpec,
@@ -28,7 +28,9 @@ from .types import (
     Timing,
 )
 
-Connect = Callable[[ModelSpec, Settings, Cores], Backend]
+Connect = Callable[[ModelSpec, Settings, Pool], Backend]
+Model = ModelId | ModelSpec
+"""A model as it is, or with the options it is to be loaded with; one loaded in two ways is two loaded models."""
 
 
 class Engine:
@@ -42,12 +44,14 @@ class Engine:
 
     def __init__(self, settings: Settings | None = None, *, connect: Connect = registry.connect) -> None:
         self.settings = settings or Settings.load()
+        performance = self.settings.performance
         # one core is left to the page: an engine whose threads wait for a core that is busy elsewhere all but stops
-        self.cores = Cores(self.settings.performance.threads or cores() - 1)
+        threads = performance.threads or cores() - 1
+        self.pool = Pool(threads, device=self.device, idle_after=60 * performance.idle_minutes or None)
         self._connect = connect
-        self._backends: dict[ModelId, Backend] = {}
+        self._backends: dict[ModelSpec, Backend] = {}
         self._guard = Lock()  # between the threads of the runs
-        self._connecting: dict[ModelId, Lock] = {}
+        self._connecting: dict[ModelSpec, Lock] = {}
         self._runs: list[Run] = []
         self._probing = Lock()  # between the pages that open
         self._hardware: Hardware | None = None
@@ -59,55 +63,64 @@ class Engine:
                 self._hardware = probe()
             return self._hardware
 
-    def backend(self, model: ModelId) -> Backend:
+    def device(self, name: str = "auto") -> Device:
+        """The device of a name, "auto" or a kind, with the memory that is free now; the processor where there is none.
+
+        Of a GPU of its own memory, what was free when the app looked for it first: the pool knows what came since.
+        """
+        found = self._hardware or (self.hardware() if gpu_possible() else without_torch("there is no GPU"))
+        device = found.of(name) or found.devices[-1]
+        return device if device.kind == "cuda" else replace(device, free=min(device.total, memory().free))
+
+    def backend(self, model: Model) -> Backend:
         """The model, connected at most once however many ask. Raises ConfigError or LoadError."""
+        spec = _spec(model)
         with self._guard:
-            connecting = self._connecting.setdefault(model, Lock())
+            connecting = self._connecting.setdefault(spec, Lock())
         with connecting:
-            if model not in self._backends:
-                load = LoadOptions(context_length=self.settings.models.context_length)
-                self._backends[model] = self._connect(ModelSpec(model, load), self.settings, self.cores)
-            return self._backends[model]
+            if spec not in self._backends:
+                self._backends[spec] = self._connect(spec, self.settings, self.pool)
+            return self._backends[spec]
 
     def ask(
-        self, model: ModelId, messages: Sequence[Message], params: SamplingParams = SamplingParams()
+        self, model: Model, messages: Sequence[Message], params: SamplingParams = SamplingParams()
     ) -> Generator[Snapshot]:
         """Connect if needed, then answer. Every error is the last snapshot's; nothing is raised."""
-        started = time.perf_counter()
-        yield Snapshot(model, "", Timing(started))
+        started, id = time.perf_counter(), _spec(model).id
+        yield Snapshot(id, "", Timing(started))
         try:
             backend = self.backend(model)
         except Exception as error:
-            yield refused(model, error, started)
+            yield refused(id, error, started)
         else:
             policy = RetryPolicy(attempts=self.settings.api.retries + 1)
             yield from ask(backend, messages, params, policy=policy)
 
-    def start(self, model: ModelId, messages: Sequence[Message], params: SamplingParams = SamplingParams()) -> Run:
+    def start(self, model: Model, messages: Sequence[Message], params: SamplingParams = SamplingParams()) -> Run:
         """The same answer as a run of the server: it goes on whoever follows it."""
-        run = Run(self.ask(model, messages, params), Snapshot(model, "", Timing(time.perf_counter())))
+        run = Run(self.ask(model, messages, params), Snapshot(_spec(model).id, "", Timing(time.perf_counter())))
         with self._guard:
             self._runs = [other for other in self._runs if other.active] + [run]
         return run
 
-    def capabilities(self, model: ModelId) -> Capabilities | None:
+    def capabilities(self, model: Model) -> Capabilities | None:
         """What a model takes; None where it cannot be connected."""
         try:
             return self.backend(model).capabilities
         except MultimodelError:
             return None
 
-    def measure(self, model: ModelId, messages: Sequence[Message]) -> PromptSize | None:
+    def measure(self, model: Model, messages: Sequence[Message]) -> PromptSize | None:
         """The size of a prompt where it is known without asking anyone."""
         try:
             return self.backend(model).measure(messages)
         except MultimodelError:
             return None
 
-    def unload(self, model: ModelId) -> None:
+    def unload(self, model: Model) -> None:
         """Give back a model's memory or connections; the next question connects it again."""
         with self._guard:
-            backend = self._backends.pop(model, None)
+            backend = self._backends.pop(_spec(model), None)
         if backend:
             backend.close()
 
@@ -119,11 +132,16 @@ class Engine:
             run.stop()
         for run in runs:
             run.join(2.0)
-        for model in tuple(self._backends):
-            self.unload(model)
+        for spec in tuple(self._backends):
+            self.unload(spec)
+        self.pool.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _spec(model: Model) -> ModelSpec:
+    return model if isinstance(model, ModelSpec) else ModelSpec(model)

@@ -12,6 +12,7 @@
     - GatedModel                the licence is not accepted, or the repository is private
     - BrokenFile                the file is damaged, incomplete or of an unsafe kind
     - NotEnoughMemory           it does not fit
+      . TooLarge                by the plan made before loading; a person may have it loaded anyway
     - DownloadFailed            the Hub could not be reached, or the disk is full
   x BackendError                the model was asked and did not answer      .model .retry_after
     + Retryable                 the same request may work a little later
@@ -72,6 +73,9 @@ class BrokenFile(LoadError): ...
 
 
 class NotEnoughMemory(LoadError): ...
+
+
+class TooLarge(NotEnoughMemory): ...
 
 
 class DownloadFailed(LoadError): ...

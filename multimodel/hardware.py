@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import psutil
 
 Kind = Literal["mps", "cuda", "cpu"]
 CGROUP = Path("/sys/fs/cgroup")
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under WSL
 UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
@@ -137,6 +139,13 @@ def _pair(path: Path) -> tuple[int | None, int | None]:
         return int(quota), int(period)
     except (OSError, ValueError):
         return None, None
+
+
+def gpu_possible() -> bool:
+    """Whether torch might find a GPU here. Known at once: looking for one takes seconds."""
+    if platform.system() == "Linux":
+        return any(map(os.path.exists, GPU_DRIVERS))
+    return platform.system() != "Darwin" or platform.machine() == "arm64"
 
 
 def detect() -> Hardware:

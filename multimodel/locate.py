@@ -112,6 +112,14 @@ def _gguf_in(folder: Path) -> Path:
     return folder / pick_gguf(names, "", str(folder))[0]
 
 
+def files_of(path: Path) -> list[Path]:
+    """The weight files of a model that `locate` found: all shards of a GGUF file, or those of a folder."""
+    if path.is_dir():
+        return [file for file in path.iterdir() if files.WEIGHTS.fullmatch(file.name)]
+    name = SHARD.sub("", path.name)
+    return [file for file in path.parent.iterdir() if SHARD.sub("", file.name) == name]
+
+
 def _download(name: str, wanted: str, gguf: bool, revision: str, settings: Settings, job: Job) -> Path:
     repo = repository(name, revision, settings)
     names = [file.name for file in repo.files]

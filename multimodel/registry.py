@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 
-from .compute import Cores
-from .errors import InvalidModelId, MissingDependency
+from .errors import InvalidModelId, InvalidParameter, MissingDependency
+from .pool import Pool
 from .settings import Settings
 from .types import Backend, ModelSpec
 
@@ -17,21 +17,33 @@ from .types import Backend, ModelSpec
 class BackendSource:
     """Where a backend lives and what it needs."""
 
-    module: str  # imported on first use, never before; its `connect(spec, settings, cores)` returns the Backend
+    module: str  # imported on first use, never before; its `connect(spec, settings, pool)` returns the Backend
     title: str  # how the model picker calls the group
     package: str = ""  # what must be installed
     install: str = ""  # how
+    loads: frozenset[str] = frozenset()  # the fields of LoadOptions that it honours
 
+
+ANY_LOCAL = frozenset(
+    {"device", "context_length", "revision", "rope_scaling", "rope_factor", "adapter", "adapter_scale"}
+    | {"chat_template", "anyway"}
+)
+"""What of LoadOptions every local model takes."""
 
 BACKENDS: dict[str, BackendSource] = {
     "transformers": BackendSource(
-        "multimodel.backends.transformers", "Transformers", "transformers", "python -m pip install transformers torch"
+        "multimodel.backends.transformers",
+        "Transformers",
+        "transformers",
+        "python -m pip install transformers torch",
+        ANY_LOCAL | {"dtype"},
     ),
     "gguf": BackendSource(
         "multimodel.backends.gguf",
         "GGUF (llama.cpp)",
         "llama_cpp",
         "install a C++ compiler, then python -m pip install llama-cpp-python",
+        ANY_LOCAL | {"gpu_layers", "kv_type", "sequences"},
     ),
     "openai": BackendSource("multimodel.backends.openai", "OpenAI", "openai", "python -m pip install openai"),
     "hf-inference": BackendSource(
@@ -63,13 +75,21 @@ def missing(row: BackendSource) -> MissingDependency | None:
     return MissingDependency(f"{row.title} needs the package {row.package}.", hint=f"To add it: {row.install}.")
 
 
-def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> Backend:
+def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> Backend:
     """The backend for a model, imported and checked. Raises ConfigError or LoadError."""
     row = source(spec.id.backend, settings)
     if error := missing(row):
         raise error
-    backend: Backend = import_module(row.module).connect(spec, settings, cores)
+    _check_load(spec, row)
+    backend: Backend = import_module(row.module).connect(spec, settings, pool)
     return backend
+
+
+def _check_load(spec: ModelSpec, row: BackendSource) -> None:
+    """Refuse what would have no effect."""
+    if unknown := sorted(spec.load.changed() - row.loads):
+        known = f"It takes {', '.join(sorted(row.loads))}." if row.loads else "It runs elsewhere, as it is."
+        raise InvalidParameter(f"{spec.id} takes no {' or '.join(unknown)}.", hint=known)
 
 
 def listed(backend: str, settings: Settings) -> tuple[str, ...]:

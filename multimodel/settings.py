@@ -111,6 +111,7 @@ class PerformanceSettings(Group):
     """How much of the machine to use."""
 
     threads: int | None = _env("MULTIMODEL_THREADS", default=None, ge=1)  # None: all cores but one
+    idle_minutes: float = _env("MULTIMODEL_IDLE_MINUTES", default=15.0, ge=0)  # 0: loaded models stay
     updates_per_second: float = _env("MULTIMODEL_UPDATES_PER_SECOND", default=15.0, gt=0, le=15)
 
 

@@ -62,15 +62,41 @@ class ModelId:
         return f"{self.backend}:{self.name}"
 
 
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+RopeScaling = Literal["linear", "yarn"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """How a local model is brought into memory; remote backends ignore it."""
+    """How a local model is brought into memory. `multimodel.modifiers` makes changed copies."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    context_length: int | None = None  # tokens; None: the model's own, at most 4096
+    device: DeviceName = "auto"
+    dtype: DType = "auto"  # transformers only: a GGUF file has its number format in it
+    context_length: int | None = None  # tokens; None: the model's own, at most what the settings say
+    kv_type: KVType | None = None  # GGUF only: the number format of the KV cache; None: f16
+    sequences: int | None = None  # GGUF only: answers at once; None: as many as a share of the memory allows, up to 8
     gpu_layers: int | None = None  # GGUF only; None: all where there is a GPU
     revision: str | None = None  # a branch, tag or commit on the Hub
+    rope_scaling: RopeScaling | None = None  # how positions beyond the trained context are brought within it
+    rope_factor: float = 1.0  # times the trained context; needs rope_scaling
+    adapter: str | None = None  # a LoRA adapter: a GGUF file, or for transformers a folder of peft's
+    adapter_scale: float = 1.0
+    chat_template: str | None = None  # Jinja, in place of the model's own
+    anyway: bool = False  # load it even where the memory plan says that it does not fit
+
+    def __post_init__(self) -> None:
+        if self.rope_factor < 1 or (self.rope_factor > 1) != (self.rope_scaling is not None):
+            hint = "Set rope_scaling to linear or yarn, and rope_factor above 1."
+            raise InvalidParameter(f"rope_factor is {self.rope_factor:g} with {self.rope_scaling}.", hint=hint)
+        for name, least in (("context_length", 1), ("sequences", 1), ("gpu_layers", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise InvalidParameter(f"{name} is {value}.", hint=f"Choose {least} or more.")
+
+    def changed(self) -> frozenset[str]:
+        """The names of the fields that differ from their defaults."""
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
 
 @dataclass(frozen=True, slots=True)

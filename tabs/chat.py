@@ -174,6 +174,7 @@ class ChatTab:
         actions = {
             "stop": lambda: board.stop(key),
             "regenerate": lambda: board.regenerate(key),
+            "anyway": lambda: board.regenerate(key, anyway=True),
             "clear": lambda: board.clear(key),
             "remove": lambda: board.remove(key),
             "left": lambda: board.move(key, -1),

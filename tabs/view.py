@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from multimodel.board import MAX_COLUMNS, Board, Column, Turn
-from multimodel.errors import MultimodelError
+from multimodel.errors import MultimodelError, TooLarge
 from multimodel.types import ModelId, Snapshot
 
 from . import markdown
@@ -58,7 +58,7 @@ def turn_html(turn: Turn, current: ModelId) -> str:
     parts.append(f'<div class="mm-md">{markdown.render(answer.text)}</div>')
     if answer.finish_reason in ("incomplete", "length", "stopped", "content_filter"):
         parts.append(_ending(answer))
-    parts.append(error_html(answer.error))
+    parts.append(error_html(answer.error, same_model=answer.model == current))
     parts.append(_footer(answer))
     return "".join(parts) + "</div>"
 
@@ -103,13 +103,16 @@ def _ending(answer: Snapshot) -> str:
     return f'<div class="mm-note">{sentence}</div>'
 
 
-def error_html(error: MultimodelError | None) -> str:
-    """What went wrong and what to do, with a button that asks again."""
+def error_html(error: MultimodelError | None, *, same_model: bool = True) -> str:
+    """What went wrong and what to do, with the buttons that do it."""
     if not error:
         return ""
     hint = f"<p>{escape(error.hint)}</p>" if error.hint else ""
-    retry = '<button type="button" data-act="regenerate">Ask again</button>'
-    return f'<div class="mm-error" role="alert"><strong>{escape(str(error))}</strong>{hint}{retry}</div>'
+    buttons = '<button type="button" data-act="regenerate">Ask again</button>'
+    if isinstance(error, TooLarge) and same_model:
+        why = "The machine may become slow, and the system may end this model or another program"
+        buttons += f' <button type="button" data-act="anyway" title="{why}">Load anyway</button>'
+    return f'<div class="mm-error" role="alert"><strong>{escape(str(error))}</strong>{hint}{buttons}</div>'
 
 
 def _footer(answer: Snapshot) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from multimodel.compute import Cores
+from multimodel.pool import Pool
 from multimodel.settings import Settings
 from multimodel.types import (
     Capabilities,
@@ -254,7 +254,7 @@ class Fakes:
         self.specs: list[ModelSpec] = []
         self._reply, self._replies = reply, replies
 
-    def connect(self, spec: ModelSpec, settings: Settings, cores: Cores) -> FakeBackend:
+    def connect(self, spec: ModelSpec, settings: Settings, pool: Pool) -> FakeBackend:
         """A new fake."""
         self.specs.append(spec)
         self.made.append(FakeBackend(spec.id, self._replies.get(spec.id.name, self._reply)))

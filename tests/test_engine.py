@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from multimodel import Engine, Message, ModelId, SamplingParams, Settings, Snapshot, race
+from multimodel import Engine, Message, ModelId, ModelSpec, SamplingParams, Settings, Snapshot, race
 from multimodel.errors import MissingKey, RateLimited, ServerFailure, Unexpected
-from multimodel.settings import ApiSettings, ModelSettings, PerformanceSettings
+from multimodel.settings import ApiSettings, PerformanceSettings
 from multimodel.types import Chunk
 
 from .support import Fakes, eventually, fails, says, until
@@ -43,12 +43,12 @@ def test_the_parameters_and_the_conversation_arrive_as_given() -> None:
 
 
 def test_the_settings_reach_the_model() -> None:
-    chosen = Settings(models=ModelSettings(context_length=777), performance=PerformanceSettings(threads=3))
+    chosen = Settings(performance=PerformanceSettings(threads=3))
     fakes = Fakes(says("x"))
     with Engine(chosen, connect=fakes.connect) as engine:
         last(engine)
-    assert fakes.specs[0].load.context_length == 777
-    assert engine.cores.total == 3
+    assert fakes.specs == [ModelSpec(A)]
+    assert engine.pool.cores.total == 3
 
 
 @pytest.mark.parametrize("error", [MissingKey("no key", hint="set it"), KeyError("a bug")])

@@ -8,8 +8,8 @@ from importlib import import_module
 import pytest
 
 from multimodel import registry
-from multimodel.compute import Cores
-from multimodel.errors import InvalidModelId, MissingDependency
+from multimodel.errors import InvalidModelId, InvalidParameter, MissingDependency
+from multimodel.pool import Pool
 from multimodel.registry import BACKENDS, connect, missing, source
 from multimodel.settings import RESERVED, ApiSettings, Endpoint, Settings
 from multimodel.types import LoadOptions, ModelId, ModelSpec
@@ -46,7 +46,7 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(monkeypatch: 
     row = replace(BACKENDS["gguf"], package="a_package_that_nobody_has")
     monkeypatch.setitem(registry.BACKENDS, "gguf", row)
     with pytest.raises(MissingDependency, match="a_package_that_nobody_has") as caught:
-        connect(ModelSpec(ModelId("gguf", "guide"), LoadOptions()), SETTINGS, Cores(1))
+        connect(ModelSpec(ModelId("gguf", "guide"), LoadOptions()), SETTINGS, Pool())
     assert "python -m pip install llama-cpp-python" in caught.value.hint
 
 
@@ -63,6 +63,6 @@ def test_every_row_leads_to_a_backend(name: str) -> None:
 
 def test_connecting_an_echo() -> None:
     spec = ModelSpec(ModelId("echo", "any"))
-    backend = connect(spec, SETTINGS, Cores(1))
+    backend = connect(spec, SETTINGS, Pool())
     assert backend.model == spec.id
     backend.close()

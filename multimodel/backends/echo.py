@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Generator, Sequence
 
-from ..compute import Cores
+from ..pool import Pool
 from ..settings import Settings
 from ..types import Capabilities, Chunk, Message, ModelId, ModelSpec, PromptSize, SamplingParams, Stage, Usage
 
@@ -41,7 +41,7 @@ class EchoBackend:
         """Nothing to give back."""
 
 
-def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> EchoBackend:
+def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> EchoBackend:
     """The echo of any name."""
     return EchoBackend(spec.id)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..compute import Cores
 from ..locate import locate
+from ..pool import Pool
 from ..settings import Settings
 from ..types import ModelSpec
 from .local import LocalBackend
@@ -11,6 +11,6 @@ from .local import LocalBackend
 TAKES = frozenset({"max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop"})
 
 
-def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> LocalBackend:
+def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> LocalBackend:
     """The GGUF model of an id; found and loaded by its first answer."""
-    return LocalBackend(spec, settings, cores, runtime="llama", locate=locate, takes=TAKES)
+    return LocalBackend(spec, settings, pool, runtime="llama", locate=locate, takes=TAKES)

@@ -8,8 +8,8 @@ from typing import Any
 
 from huggingface_hub import InferenceClient
 
-from ..compute import Cores
 from ..errors import InvalidSetting, MultimodelError
+from ..pool import Pool
 from ..settings import Settings
 from ..types import Capabilities, Chunk, Message, ModelSpec, PromptSize, SamplingParams
 from . import remote
@@ -92,7 +92,7 @@ class _Client(InferenceClient):
         return ()
 
 
-def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> HfInferenceBackend:
+def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> HfInferenceBackend:
     """The backend of a model. Raises MissingKey, or InvalidSetting for a token that cannot be one."""
     return HfInferenceBackend(spec, service(settings), settings)
 

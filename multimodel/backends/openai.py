@@ -9,8 +9,8 @@ from typing import Any
 
 import openai
 
-from ..compute import Cores
 from ..errors import MultimodelError
+from ..pool import Pool
 from ..settings import Settings
 from ..types import Capabilities, Chunk, Message, ModelSpec, PromptSize, SamplingParams
 from . import remote
@@ -122,7 +122,7 @@ def without(body: dict[str, Any], wire_name: str) -> tuple[dict[str, Any], str]:
     return rest, f"{wire_name} is not taken by this model; it was left out."
 
 
-def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> OpenAIBackend:
+def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> OpenAIBackend:
     """The backend of a model. Raises MissingKey, or InvalidSetting for a key that cannot be one."""
     return OpenAIBackend(spec, service(spec.id.backend, settings), settings)
 

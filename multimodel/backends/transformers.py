@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..compute import Cores
 from ..locate import locate
+from ..pool import Pool
 from ..settings import Settings
 from ..types import ModelSpec
 from .local import LocalBackend
@@ -13,6 +13,6 @@ TAKES = frozenset(
 )
 
 
-def connect(spec: ModelSpec, settings: Settings, cores: Cores) -> LocalBackend:
+def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> LocalBackend:
     """The model; nothing is looked for, downloaded or loaded before it is asked."""
-    return LocalBackend(spec, settings, cores, runtime="torch", locate=locate, takes=TAKES)
+    return LocalBackend(spec, settings, pool, runtime="torch", locate=locate, takes=TAKES)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from multimodel import registry
-from multimodel.compute import Cores
+from multimodel.pool import Pool
 from multimodel.settings import ApiSettings, Endpoint, Settings
 from multimodel.types import Backend, Message, ModelId, ModelSpec, SamplingParams, collect
 from multimodel.workers.client import Worker
@@ -38,7 +38,7 @@ class Case:
 
     def fresh(self) -> Backend:
         """Another one, which nobody has asked yet."""
-        return registry.connect(self._spec, self._settings, Cores(1))
+        return registry.connect(self._spec, self._settings, Pool())
 
     def silence(self, backend: Backend) -> AbstractContextManager[None]:
         """While it lasts, this backend, which has been asked before, hears nothing from its model."""
@@ -129,7 +129,7 @@ class Local(Case):
 
 
 def _worker(backend: Any) -> Worker:
-    worker: Worker = backend._worker
+    worker: Worker = backend._place.worker
     return worker
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from multimodel.backends import gguf
 from multimodel.backends.local import LocalBackend, Locate, chunk_of
-from multimodel.compute import Cores
 from multimodel.errors import BrokenFile, ModelNotFound, WorkerCrashed
 from multimodel.locate import Located
+from multimodel.pool import Pool
 from multimodel.settings import ModelSettings, Settings
 from multimodel.types import Chunk, Message, ModelId, ModelSpec, SamplingParams, Stage, Usage, collect
 
@@ -29,13 +29,13 @@ ASK = [Message("user", "hello there")]
 SHORT = SamplingParams(max_tokens=8)
 
 
-def connected(name: str | Path, cores: Cores | None = None) -> LocalBackend:
-    return gguf.connect(ModelSpec(ModelId("gguf", str(name))), Settings(), cores or Cores(1))
+def connected(name: str | Path, pool: Pool | None = None) -> LocalBackend:
+    return gguf.connect(ModelSpec(ModelId("gguf", str(name))), Settings(), pool or Pool())
 
 
 def with_locate(locate: Locate) -> LocalBackend:
     spec = ModelSpec(ModelId("gguf", "test"))
-    return LocalBackend(spec, Settings(), Cores(1), runtime="llama", locate=locate, takes=gguf.TAKES)
+    return LocalBackend(spec, Settings(), Pool(), runtime="llama", locate=locate, takes=gguf.TAKES)
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def test_a_fault_of_ours_while_loading_does_not_leave_others_waiting() -> None:
 @pytest.mark.parametrize("leave", [False, True])
 def test_a_child_that_died_is_started_anew(backend: LocalBackend, leave: bool) -> None:
     text, _ = collect(backend.stream(ASK, SHORT))
-    assert backend._worker
-    pid = backend._worker.pid
+    assert backend._place.worker
+    pid = backend._place.worker.pid
     os.kill(pid, signal.SIGSTOP)
     stream = backend.stream(ASK, SHORT)
     assert next(stream).stage == Stage("queued", "waiting for a free place")
@@ -186,25 +186,25 @@ def test_measure_facts_and_memory_are_known_while_it_is_loaded(backend: LocalBac
 
 
 def test_the_child_is_told_its_share_of_the_cores(tiny_gguf_file: Path) -> None:
-    cores = Cores(4)
-    backend = connected(tiny_gguf_file, cores)
+    pool = Pool(4)
+    backend = connected(tiny_gguf_file, pool)
     seen = list[int]()
     for chunk in backend.stream(ASK, SHORT):
-        if chunk.stage and chunk.stage.name == "reading" and backend._worker:
-            with cores.share(lambda count: None):
-                seen.append(backend._worker._threads)
-            seen.append(backend._worker._threads)
+        if chunk.stage and chunk.stage.name == "reading" and (worker := backend._place.worker):
+            with pool.cores.share(lambda count: None):
+                seen.append(worker._threads)
+            seen.append(worker._threads)
     backend.close()
     assert seen[:2] == [2, 4]
 
 
 def test_closing_an_answer_hands_its_cores_back(tiny_gguf_file: Path) -> None:
-    cores, told = Cores(4), list[int]()
-    backend = connected(tiny_gguf_file, cores)
+    pool, told = Pool(4), list[int]()
+    backend = connected(tiny_gguf_file, pool)
     stream = backend.stream(ASK, SamplingParams())
     list(takewhile(lambda chunk: not (chunk.stage and chunk.stage.name == "reading"), stream))
     stream.close()
-    with cores.share(told.append):
+    with pool.cores.share(told.append):
         pass
     assert told == [4]
     backend.close()
@@ -212,7 +212,7 @@ def test_closing_an_answer_hands_its_cores_back(tiny_gguf_file: Path) -> None:
 
 def test_a_small_context_drops_old_turns_with_a_note(tiny_gguf_file: Path) -> None:
     settings = Settings(models=ModelSettings(context_length=64))
-    backend = gguf.connect(ModelSpec(ModelId("gguf", str(tiny_gguf_file))), settings, Cores(1))
+    backend = gguf.connect(ModelSpec(ModelId("gguf", str(tiny_gguf_file))), settings, Pool())
     turns = [Message("user", "one two three"), Message("assistant", "four five six")] * 4
     chunks = list(backend.stream([*turns, *ASK], SHORT))
     assert any("left out" in chunk.note for chunk in chunks)

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from multimodel import Engine
-from multimodel.compute import Cores
 from multimodel.errors import InvalidSetting, MissingKey
+from multimodel.pool import Pool
 from multimodel.settings import ApiSettings, Settings
 from multimodel.types import Message, ModelId, ModelSpec, SamplingParams, Snapshot, collect
 
@@ -45,7 +45,7 @@ def at(url: str, token: str | None = TOKEN, *, first: float = 20.0, stall: float
 def backend(settings: Settings, name: str = "o/m") -> Any:
     from multimodel.backends.hf_inference import connect
 
-    return connect(ModelSpec(ModelId("hf-inference", name)), settings, Cores(1))
+    return connect(ModelSpec(ModelId("hf-inference", name)), settings, Pool())
 
 
 def ask(server: FaultServer, fault: str) -> Snapshot:

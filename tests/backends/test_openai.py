@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from multimodel.compute import Cores
 from multimodel.errors import (
     AuthenticationFailure,
     BadRequest,
@@ -22,6 +21,7 @@ from multimodel.errors import (
     RateLimited,
     ServerFailure,
 )
+from multimodel.pool import Pool
 from multimodel.settings import ApiSettings, Endpoint, Settings
 from multimodel.types import Message, ModelId, ModelSpec, SamplingParams, collect
 
@@ -62,7 +62,7 @@ def own(server: FaultServer, fault: str = "good", key: str | None = None) -> Set
 def backend(settings: Settings, id: str = "local:m") -> Any:
     from multimodel.backends.openai import connect
 
-    return connect(ModelSpec(ModelId.parse(id)), settings, Cores(1))
+    return connect(ModelSpec(ModelId.parse(id)), settings, Pool())
 
 
 def test_every_parameter_has_its_place_on_the_wire() -> None:

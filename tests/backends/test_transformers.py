@@ -9,8 +9,8 @@ import pytest
 
 from multimodel.backends import transformers
 from multimodel.backends.local import LocalBackend
-from multimodel.compute import Cores
 from multimodel.errors import BrokenFile, ModelNotFound
+from multimodel.pool import Pool
 from multimodel.settings import ModelSettings, Settings
 from multimodel.types import Chunk, Message, ModelId, ModelSpec, SamplingParams, collect
 
@@ -23,7 +23,7 @@ ASK = [Message("user", "Tell me of the sea.")]
 
 def connected(name: str, assets: Path) -> LocalBackend:
     settings = Settings(models=ModelSettings(assets_dir=assets))
-    return transformers.connect(ModelSpec(ModelId("transformers", name)), settings, Cores(1))
+    return transformers.connect(ModelSpec(ModelId("transformers", name)), settings, Pool())
 
 
 @pytest.fixture(scope="module")
