@@ -13,9 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from . import folder as files
-from .download import Job, fetch, in_background, snapshot
+from .download import fetch, snapshot
 from .errors import BrokenFile, DownloadFailed, LoadError, ModelNotFound
 from .hub import RemoteFile, Repository, repository
+from .jobs import Job, in_background
 from .quants import SHARD, gather, missing, quant_of, rank
 from .settings import Settings
 from .types import Chunk, ModelSpec

@@ -74,7 +74,7 @@ ODDITIES: dict[str, tuple[str, bytes]] = {  # answers with status 200 that are n
 def running() -> Iterator[FakeHub]:
     """A Hub that answers at its `url` while the block runs."""
     hub = FakeHub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -87,6 +87,11 @@ def running() -> Iterator[FakeHub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *args: Any) -> None:
+        """Clients that leave in the middle are what some tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -173,13 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.hub.repos[name].files[file]
         if self.hub.corrupt and file.endswith(LARGE):
             content = bytes([content[0] ^ 1]) + content[1:]
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")) if self.hub.ranges else None
-        start = int(asked[1]) if asked else 0
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        return self._send(content[start:], slow=file.endswith(LARGE))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.hub.ranges else None
+        start, end = (int(asked[1]), int(asked[2] or len(content) - 1) + 1) if asked else (0, len(content))
+        end = min(end, len(content))
+        said = f"bytes {start}-{end - 1}/{len(content)}" if asked else ""
+        length = {"Content-Length": str(end - start), "Content-Range": said, "X-Repo-Commit": COMMIT}
+        self._head(206 if asked else 200, length)
+        return self._send(content[start:end], slow=file.endswith(LARGE))
 
     def _send(self, content: bytes, *, slow: bool) -> None:
         if slow and self.hub.cut_after:
