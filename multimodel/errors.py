@@ -7,6 +7,11 @@
     - InvalidSetting            the environment or .env holds something unusable
     - MissingKey                a service needs a key that is not set
     - MissingDependency         a Python package is not installed
+    - InvalidName               a name that cannot be a folder's, or that is taken
+  x DataError                   the data set cannot be read or trained on
+  x TrainingError               a training run did not reach its end
+    - Diverged                  the loss is not a number any more
+    - DiskFull                  no room for the next checkpoint or the model
   x LoadError                   the model could not be brought into memory
     - ModelNotFound             no such repository, file or folder
     - GatedModel                the licence is not accepted, or the repository is private
@@ -58,6 +63,21 @@ class MissingKey(ConfigError): ...
 
 
 class MissingDependency(ConfigError): ...
+
+
+class InvalidName(ConfigError): ...
+
+
+class DataError(MultimodelError): ...
+
+
+class TrainingError(MultimodelError): ...
+
+
+class Diverged(TrainingError): ...
+
+
+class DiskFull(TrainingError): ...
 
 
 class LoadError(MultimodelError): ...

@@ -27,6 +27,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.pool"],
     ["multimodel.backends", "multimodel.registry"],
     ["multimodel.chat", "multimodel.compare", "multimodel.runs"],
+    ["multimodel.finetune"],
     ["multimodel.engine"],
     ["multimodel.board", "multimodel.catalog"],
     ["multimodel"],
@@ -44,7 +45,9 @@ OWNERS = {
     "jinja2": ["multimodel.workers.prompt"],
     "openai": ["multimodel.backends.openai"],
     "huggingface_hub": ["multimodel.backends.hf_inference", "multimodel.download", "multimodel.transfer", "multimodel.hub.*"],
-    "datasets": [],
+    "datasets": ["multimodel.finetune.sources"],
+    "pyarrow": ["multimodel.finetune.formats"],
+    "openpyxl": ["multimodel.finetune.formats"],
     "evaluate": [],
     "fastapi": [],
 }
