@@ -166,8 +166,18 @@ def save_gguf(folder: Path, path: Path, quantise: bool = True) -> None:
     writer.close()
 
 
+@torch.no_grad()
+def round_matrices(model: LlamaForCausalLM) -> None:
+    """Round the matrices to what Q8_0 can hold, so that both forms of the model have the same weights."""
+    q8 = gguf.GGMLQuantizationType.Q8_0
+    for matrix in (parameter for parameter in model.parameters() if parameter.ndim == 2):
+        held = gguf.quants.dequantize(gguf.quants.quantize(matrix.numpy(), q8), q8)
+        matrix.copy_(torch.from_numpy(held))
+
+
 def save_all(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write both forms of the model."""
+    round_matrices(model)
     save_hf(model, tokenizer, folder / HF_FOLDER)
     save_gguf(folder / HF_FOLDER, folder / GGUF_FILE)
 
