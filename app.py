@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl+C
         with suppress(KeyboardInterrupt):
             Event().wait()
-        page.close()
+        page.close(verbose=False)
     return 0
 
 
