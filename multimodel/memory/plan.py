@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from ..hardware import Device
+from ..types import KVType as KVType  # of the requests below
 from .target import HERE, Target, target_of
 
 Provenance = Literal["exact", "formula", "assumed"]
 """`exact`: the engine's own accounting, or bytes read from a header. `formula`: computed from the architecture.
 `assumed`: a constant measured elsewhere."""
-KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 TermName = Literal[
     "weights", "kv_cache", "recurrent", "compute", "output", "framework", "gradients", "optimizer", "correction"
 ]
