@@ -14,8 +14,9 @@ from threading import RLock
 
 from .engine import Engine
 from .errors import BadRequest
+from .modifiers import forced
 from .runs import Run
-from .types import LoadOptions, Message, ModelId, ModelSpec, PromptSize, SamplingParams, Snapshot
+from .types import Message, ModelId, ModelSpec, PromptSize, SamplingParams, Snapshot
 
 MAX_COLUMNS = 4
 BOARDS = 200
@@ -204,8 +205,8 @@ class Board:
         options = self.options(column)
         messages = conversation(options.system, column.turns, prompt)
         self._replace(replace(column, asked=prompt))
-        spec = ModelSpec(column.model, LoadOptions(anyway=anyway))
-        self._runs[column.key] = self._engine.start(spec, messages, options.params)
+        spec = ModelSpec(column.model)
+        self._runs[column.key] = self._engine.start(forced(spec) if anyway else spec, messages, options.params)
 
     def _settle(self) -> None:
         """Move answers that have ended from their runs into the conversations."""

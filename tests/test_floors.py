@@ -24,7 +24,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.memory"],
     ["multimodel.machines"],
     ["multimodel.workers"],
-    ["multimodel.pool"],
+    ["multimodel.pool", "multimodel.modifiers"],
     ["multimodel.backends", "multimodel.registry"],
     ["multimodel.chat", "multimodel.compare", "multimodel.runs"],
     ["multimodel.finetune"],

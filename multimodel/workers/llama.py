@@ -16,8 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from ..errors import BrokenFile, NotEnoughMemory
+from ..errors import BrokenFile, MissingDependency, TooLarge
 from ..hardware import memory
+from ..memory.context import CACHE_TYPES
 from ..types import FinishReason, LoadOptions, Message, PromptSize
 from .fit import fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
@@ -35,38 +36,43 @@ HEADER = 24  # bytes of the smallest GGUF: magic, version, two counts
 
 
 def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> LlamaRuntime:
-    """The model of a GGUF file. Raises BrokenFile or NotEnoughMemory."""
-    free = spare_memory(path)
+    """The model of a GGUF file. Raises LoadError, or MissingDependency where it is to run on a GPU without one."""
+    free = spare_memory(path, anyway=options.anyway)
+    if options.device in ("cuda", "mps") and device() == "cpu":
+        hint = "Choose the device auto or cpu, or install llama-cpp-python built for your GPU."
+        raise MissingDependency("This build of llama.cpp uses no GPU.", hint=hint)
     gpu_layers = 0 if options.device == "cpu" else -1 if options.gpu_layers is None else options.gpu_layers
-    model = Model(path, gpu_layers, _throttled(lambda done: progress("loading", done, "")))
+    model = Model(path, gpu_layers, _throttled(lambda done: progress("loading", done, "")), options.chat_template)
     if not model.generates:
         raise BrokenFile(f"{path.name} is not a model that writes text.", hint="Choose a chat model.")
-    length = min(options.context_length or DEFAULT_CONTEXT, model.train_context)
-    return LlamaRuntime(model, length, slots_within(free, length * model.cache_bytes), threads)
+    length = min(options.context_length or DEFAULT_CONTEXT, int(model.train_context * options.rope_factor))
+    slot = length * model.cache_bytes * CACHE_TYPES[options.kv_type or "f16"][1] / CACHE_TYPES["f16"][1]
+    slots = options.sequences or slots_within(free, int(slot), anyway=options.anyway)
+    return LlamaRuntime(model, length, slots, threads, options)
 
 
-def spare_memory(path: Path) -> int:
-    """Bytes that are free beside the weights. Raises BrokenFile where it is no GGUF file, NotEnoughMemory."""
+def spare_memory(path: Path, *, anyway: bool = False) -> int:
+    """Bytes that are free beside the weights. Raises BrokenFile where it is no GGUF file, TooLarge."""
     size = path.stat().st_size if path.is_file() else 0
     if size < HEADER or not _has_magic(path):
         raise BrokenFile(f"{path.name} is not a complete GGUF file.", hint="Download it again, or choose another file.")
     free = memory().free
-    if size > free:
-        raise NotEnoughMemory(
+    if size > free and not anyway:
+        raise TooLarge(
             f"{path.name} needs {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.",
             hint="Choose a smaller model or quantisation, or close other models and programs.",
         )
-    return free - size
+    return max(0, free - size)
 
 
-def slots_within(free: int, slot: int) -> int:
-    """How many answers at once, for `slot` bytes of KV cache each. Raises NotEnoughMemory where not even one fits.
+def slots_within(free: int, slot: int, *, anyway: bool = False) -> int:
+    """How many answers at once, for `slot` bytes of KV cache each. Raises TooLarge where not even one fits.
 
     >>> slots_within(8 << 30, 512 << 20), slots_within(1 << 30, 512 << 20), slots_within(8 << 30, 1 << 20)
     (4, 1, 8)
     """
-    if slot > free:
-        raise NotEnoughMemory(
+    if slot > free and not anyway:
+        raise TooLarge(
             f"The context needs {slot / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free beside the weights.",
             hint="Choose a shorter context length, or close other models and programs.",
         )
@@ -106,10 +112,12 @@ class Slot:
 class LlamaRuntime:
     """See `protocol.Runtime`."""
 
-    def __init__(self, model: Model, context_length: int, slots: int, threads: int) -> None:
+    def __init__(
+        self, model: Model, context_length: int, slots: int, threads: int, options: LoadOptions = LoadOptions()
+    ) -> None:
         self._model = model
         self._length = context_length
-        self._context = Context(model, context_length, slots, threads)
+        self._context = Context(model, context_length, slots, threads, options)
         self._slots = [Slot(i) for i in range(slots)]
         self._clock = itertools.count(1)
         self._piece = PIECE

@@ -15,11 +15,11 @@ from typing import Any
 import llama_cpp as native
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from ..errors import BrokenFile, NotEnoughMemory
-from ..types import Message, SamplingParams
+from ..errors import BrokenFile, InvalidParameter, NotEnoughMemory
+from ..memory.context import ContextSettings, flash_attention
+from ..types import LoadOptions, Message, SamplingParams
 
 BATCH = 512  # tokens a forward pass takes at most
-PADDING = 256  # llama.cpp rounds the length of a sequence up to a multiple of this
 ERROR = 3  # llama.cpp's log levels: 1 info, 2 warning, 3 error, 4 debug, 5 continues the line before
 
 _said: deque[str] = deque(maxlen=8)
@@ -46,8 +46,11 @@ def device() -> str:
 class Model:
     """The weights and the vocabulary of one GGUF file."""
 
-    def __init__(self, path: Path, gpu_layers: int, progress: Callable[[float], None]) -> None:
-        """Load it; `gpu_layers` below zero means all. Raises BrokenFile."""
+    def __init__(
+        self, path: Path, gpu_layers: int, progress: Callable[[float], None], template: str | None = None
+    ) -> None:
+        """Load it; `gpu_layers` below zero means all, `template` stands in for the model's own. Raises BrokenFile."""
+        self._template = template
         native.llama_backend_init()
         native.llama_log_set(_keep_for_c, ctypes.c_void_p(0))
         params = native.llama_model_default_params()
@@ -66,7 +69,9 @@ class Model:
 
     @cached_property
     def template(self) -> str | None:
-        """The chat template in the file."""
+        """The chat template: the one in the file, unless another was given."""
+        if self._template is not None:
+            return self._template
         text = native.llama_model_chat_template(self.handle, None)
         return text.decode("utf-8", "replace") if text else None
 
@@ -81,6 +86,15 @@ class Model:
     @cached_property
     def vocab_size(self) -> int:
         return int(native.llama_vocab_n_tokens(self.vocab))
+
+    def fact(self, name: str) -> str:
+        """What the file says of its architecture under `name`, for example rope.scaling.type; empty where nothing."""
+        return self._meta(f"{self._meta('general.architecture')}.{name}")
+
+    def _meta(self, key: str, room: int = 256) -> str:
+        buffer = ctypes.create_string_buffer(room)
+        found = native.llama_model_meta_val_str(self.handle, key.encode(), buffer, room)
+        return buffer.value.decode("utf-8", "replace") if found >= 0 else ""
 
     @cached_property
     def train_context(self) -> int:
@@ -183,24 +197,45 @@ class Context:
     attention is for GPUs: on a processor it reads prompts faster, but decodes slower from about 150 tokens on.
     """
 
-    def __init__(self, model: Model, length: int, sequences: int, threads: int) -> None:
-        """Raises NotEnoughMemory."""
+    def __init__(
+        self, model: Model, length: int, sequences: int, threads: int, options: LoadOptions = LoadOptions()
+    ) -> None:
+        """Raises NotEnoughMemory, InvalidParameter where positions cannot be scaled, BrokenFile for the adapter."""
+        kv_type = options.kv_type or "f16"
+        settings = ContextSettings(
+            length=length,
+            sequences=sequences,
+            batch_tokens=BATCH,
+            kv_type=kv_type,
+            flash_attention=flash_attention("cuda" if device() == "gpu" else "cpu", kv_type),
+        )
         params = native.llama_context_default_params()
-        params.n_ctx = sequences * -(-length // PADDING) * PADDING
-        params.n_batch = params.n_ubatch = BATCH
-        params.n_seq_max = params.n_outputs_max = sequences  # 0 outputs would keep logits for a whole batch
+        for name, value in (settings.params() | _rope(model, options)).items():
+            setattr(params, name, value)
         params.n_threads = params.n_threads_batch = threads
-        params.kv_unified, params.swa_full, params.no_perf = False, False, True
-        on_gpu = device() == "gpu"
-        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_AUTO if on_gpu else native.LLAMA_FLASH_ATTN_TYPE_DISABLED
         _said.clear()
         handle = native.llama_init_from_model(model.handle, params)
         if not handle:
             hint = "Choose a shorter context length, or close other models."
             raise NotEnoughMemory(f"There is no room for a context of {length} tokens. {last_words()}", hint=hint)
         self.handle = handle
+        if options.adapter:
+            self._adapt(model, Path(options.adapter).expanduser(), options.adapter_scale)
         self._memory = native.llama_get_memory(handle)
         self._batch = native.llama_batch_init(BATCH, 0, 1)
+
+    def _adapt(self, model: Model, path: Path, scale: float) -> None:
+        """Have a LoRA adapter in every forward pass."""
+        if not path.is_file():
+            hint = "Convert an adapter of peft with convert_lora_to_gguf.py of llama.cpp."
+            raise BrokenFile(f"{path} is not a file: an adapter for a GGUF model is one, too.", hint=hint)
+        _said.clear()
+        adapter = native.llama_adapter_lora_init(model.handle, str(path).encode())
+        if not adapter:
+            hint = "Choose the adapter that was made for this model."
+            raise BrokenFile(f"{path.name} is not an adapter of this model: {last_words()}", hint=hint)
+        one = (native.llama_adapter_lora_p_ctypes * 1)(adapter)
+        native.llama_set_adapters_lora(self.handle, one, 1, (ctypes.c_float * 1)(scale))
 
     def clear(self) -> None:
         """Begin a new batch."""
@@ -273,6 +308,22 @@ class Sampler:
 
     def close(self) -> None:
         native.llama_sampler_free(self.handle)
+
+
+def _rope(model: Model, options: LoadOptions) -> dict[str, Any]:
+    """The fields of the context's parameters that stretch positions. Raises InvalidParameter."""
+    if not options.rope_scaling:
+        return {}
+    own = model.fact("rope.scaling.type")
+    if own not in ("", "none") or native.llama_model_rope_type(model.handle) == native.LLAMA_ROPE_TYPE_NONE:
+        why = f"are scaled already ({own})" if own else "are not rotary"
+        raise InvalidParameter(f"The positions of this model {why}.", hint="Leave out rope_scaling.")
+    kinds = {"linear": native.LLAMA_ROPE_SCALING_TYPE_LINEAR, "yarn": native.LLAMA_ROPE_SCALING_TYPE_YARN}
+    return {
+        "rope_scaling_type": kinds[options.rope_scaling],
+        "rope_freq_scale": 1 / options.rope_factor,
+        "yarn_orig_ctx": model.train_context,
+    }
 
 
 def _going_on(progress: Callable[[float], None]) -> Callable[[float, ctypes.c_void_p], bool]:

@@ -18,7 +18,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 from .torch_cache import RoomyLayer, empty_cache
 
 FAMILY = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
-STATIC_ROPE = frozenset({"default", "linear", "llama3"})  # rotations that do not depend on the length
+STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})  # rotations that do not depend on the length
 TRIAL = (7, 3, 5, 2, 11, 4, 9)  # tokens that both ways must agree on
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit
 

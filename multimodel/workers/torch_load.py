@@ -16,9 +16,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .. import folder as files
-from ..errors import BrokenFile, MissingDependency, MultimodelError, NotEnoughMemory
+from ..errors import BrokenFile, InvalidParameter, MissingDependency, MultimodelError, NotEnoughMemory, TooLarge
 from ..hardware import Device, detect
 from ..types import LoadOptions
+from . import torch_adapter
 from .protocol import Facts, Progress
 
 DEFAULT_CONTEXT = 4096  # tokens, where neither the person nor the model says less
@@ -39,15 +40,20 @@ class Loaded:
 
 
 def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loaded:
-    """The model in `folder`. Raises LoadError or MissingDependency."""
+    """The model in `folder`. Raises LoadError, MissingDependency or InvalidParameter."""
     progress("loading", None, "starting the library")  # its first use imports most of it
     config = _config(folder)
+    _stretch(config, options)
     context = _context_length(config, options)
     progress("loading", None, "reading the tokenizer")
     tokenizer = _tokenizer(folder)
+    if options.chat_template is not None:
+        tokenizer.chat_template = options.chat_template
     device, dtype, note = _place(folder, config, context, options)
     model = _model(folder, config, device, dtype, progress)
     _check_vocabulary(model, tokenizer)
+    if options.adapter:
+        torch_adapter.add(model, Path(options.adapter).expanduser(), options.adapter_scale)
     facts = Facts(
         context_length=context,
         device=device.kind,
@@ -89,6 +95,21 @@ def _config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def _stretch(config: Any, options: LoadOptions) -> None:
+    """Bring positions beyond the trained context within it, in the configuration. Raises InvalidParameter."""
+    if not options.rope_scaling:
+        return
+    text = config.get_text_config(decoder=True)
+    rope, own = getattr(text, "rope_parameters", None), getattr(text, "max_position_embeddings", None)
+    kind = rope.get("rope_type", "of several kinds") if rope else "not rotary"
+    if not rope or not own or kind != "default":
+        raise InvalidParameter(f"The positions of this model are {kind}.", hint="Leave out rope_scaling.")
+    scaling = {"rope_type": options.rope_scaling, "factor": options.rope_factor}
+    trained = {"original_max_position_embeddings": own} if options.rope_scaling == "yarn" else {}
+    text.rope_parameters = {**rope, **scaling, **trained}
+    text.max_position_embeddings = int(own * options.rope_factor)
+
+
 def _context_length(config: Any, options: LoadOptions) -> int:
     own = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None) or DEFAULT_CONTEXT
     return int(min(own, options.context_length or DEFAULT_CONTEXT))
@@ -112,7 +133,7 @@ def _check_vocabulary(model: Any, tokenizer: Any) -> None:
 
 
 def _place(folder: Path, config: Any, context: int, options: LoadOptions) -> tuple[Device, str, str]:
-    """(device, dtype, note): where it fits and in which format. Raises NotEnoughMemory with the figures."""
+    """(device, dtype, note): where it fits and in which format. Raises TooLarge with the figures."""
     found = detect()
     device = found.of(options.device)
     if device is None:
@@ -122,8 +143,8 @@ def _place(folder: Path, config: Any, context: int, options: LoadOptions) -> tup
     cache = _cache_elements(config, context)
     needs = {dtype: _bytes_needed(rows, cache, width) for dtype, width in WIDTH.items()}
     dtype = options.dtype if options.dtype != "auto" else _dtype(device, needs)
-    if needs[dtype] > device.free:
-        raise NotEnoughMemory(
+    if needs[dtype] > device.free and not options.anyway:
+        raise TooLarge(
             f"The model takes {_gb(needs[dtype])} as {dtype} with {context} tokens of context; "
             f"{_gb(device.free)} is free on {device.kind}.",
             hint="Close other models, choose a smaller one or a shorter context length, or a GGUF file of it.",
