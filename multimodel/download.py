@@ -55,7 +55,8 @@ def fetch(repo: Repository, files: Sequence[RemoteFile], revision: str, settings
         blobs.mkdir(parents=True, exist_ok=True)
         held = sum(_held(blobs, file) for file in files)
         total = sum(file.size for file in files)
-        _check_space(blobs, total - held)
+        job.parts = tuple(_part(blobs, file) for file in files)
+        _check_space(blobs, total - held, job.reserved())
         meter = Meter(repo.name, total, held, job)
         for file in files:
             with _alone(folder, file, job):
@@ -85,10 +86,11 @@ def _part(blobs: Path, file: RemoteFile) -> Path:
     return blobs / f"{file.hash}.incomplete"
 
 
-def _check_space(where: Path, needed: int) -> None:
-    free = shutil.disk_usage(where).free
+def _check_space(where: Path, needed: int, reserved: int) -> None:
+    free = max(0, shutil.disk_usage(where).free - reserved)
     if needed > 0 and needed * MARGIN > free:
-        raise disk_full(f"The download needs {size(needed * MARGIN)}, the disk has {size(free)} free.")
+        others = " beside the other downloads" if reserved else ""
+        raise disk_full(f"The download needs {size(needed * MARGIN)}, the disk has {size(free)} free{others}.")
 
 
 @contextmanager

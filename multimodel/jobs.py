@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TypeVar
 
@@ -42,13 +43,28 @@ class Progress:
         return (self.total - self.done) / self.rate if self.rate > 0 else None
 
 
+NOTHING = Progress()
+
+
 class Job:
     """Work in a thread: where it is now, and whether anyone still waits for it."""
 
-    def __init__(self) -> None:
-        self.stage = Stage("downloading", "asking the Hub")
-        self.progress = Progress()
+    def __init__(self, held: Progress = NOTHING) -> None:
+        self.meter: Meter | None = None  # once it is known how much there is to do
+        self.parts: tuple[Path, ...] = ()  # where what is not yet whole is kept
+        self.reserved: Callable[[], int] = int  # bytes of disk space that other jobs will still take
+        self._held = held
         self._cancelled = Event()
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return self.meter.progress() if self.meter else self._held
+
+    @property
+    def stage(self) -> Stage:
+        """The same in words."""
+        return self.meter.stage() if self.meter else Stage("downloading", "asking the Hub")
 
     def cancel(self) -> None:
         """Nobody waits any more."""
@@ -56,7 +72,7 @@ class Job:
 
     def pause(self, seconds: float = 0.0) -> None:
         """Wait a little. Raises Cancelled once nobody waits for the result."""
-        if self._cancelled.wait(seconds):
+        if self._cancelled.wait(seconds) if seconds else self._cancelled.is_set():
             raise Cancelled
 
 
@@ -99,31 +115,34 @@ class Meter:
         self._name, self._total, self._done = name, total, held
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque([(clock(), held)])
-        self._shown = 0.0
-        self._lock = Lock()  # between the connections of a transfer
+        self._lock = Lock()  # between the connections of a transfer, and who looks at it
+        job.meter = self
 
     def add(self, count: int) -> None:
         """So many bytes more; fewer where what was held is of no use. Raises Cancelled."""
         with self._lock:
             self._done += count
             now = self._clock()
-            if now - self._shown >= HEARTBEAT / 4 or count <= 0 or self._done >= self._total:
-                self._shown = now
-                self._show(now)
+            if count < 0:  # it is fetched again: the speed begins anew
+                self._seen = deque([(now, self._done)])
+            elif now - self._seen[-1][0] >= HEARTBEAT / 2:
+                self._seen.append((now, self._done))
         self.job.pause()
 
-    def _show(self, now: float) -> None:
-        if self._done < self._seen[-1][1]:  # what was held is fetched again: the speed begins anew
-            self._seen = deque([(now, self._done)])
-        elif now - self._seen[-1][0] >= HEARTBEAT / 2:
-            self._seen.append((now, self._done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > WINDOW:
-            self._seen.popleft()
-        since, before = self._seen[0]
-        rate = (self._done - before) / (now - since) if now > since else 0.0
-        self.job.progress = found = Progress(self._done, self._total, rate)
-        left = found.seconds_left if now - since > 1 else None
-        self.job.stage = Stage("downloading", f"{self._name}, {size(self._total)}", found.fraction, left)
+    def progress(self) -> Progress:
+        """How far it is now; the speed of the last seconds, which falls while nothing comes."""
+        with self._lock:
+            now = self._clock()
+            while len(self._seen) > 1 and now - self._seen[0][0] > WINDOW:
+                self._seen.popleft()
+            since, before = self._seen[0]
+            rate = (self._done - before) / (now - since) if now > since else 0.0
+            return Progress(self._done, self._total, rate)
+
+    def stage(self) -> Stage:
+        """The same in words."""
+        found = self.progress()
+        return Stage("downloading", f"{self._name}, {size(self._total)}", found.fraction, found.seconds_left)
 
 
 def size(count: float) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from . import folder as files
@@ -52,7 +53,7 @@ def locate(spec: ModelSpec, settings: Settings) -> Generator[Chunk, None, Locate
             f"{name} is not in {settings.models.cache_dir}, and the Hub is switched off.",
             hint="Unset HF_HUB_OFFLINE to download it.",
         )
-    path = yield from in_background(lambda job: _download(name, wanted, gguf, revision, settings, job))
+    path = yield from in_background(partial(download, spec, settings))
     return Located(path)
 
 
@@ -121,10 +122,13 @@ def files_of(path: Path) -> list[Path]:
     return [file for file in path.parent.iterdir() if SHARD.sub("", file.name) == name]
 
 
-def _download(name: str, wanted: str, gguf: bool, revision: str, settings: Settings, job: Job) -> Path:
+def download(spec: ModelSpec, settings: Settings, job: Job) -> Path:
+    """Bring what loading a model of the Hub takes into the cache; where it lies then. Raises LoadError, Cancelled."""
+    name, _, wanted = spec.id.name.partition(":")
+    revision = spec.load.revision or "main"
     repo = repository(name, revision, settings)
     names = [file.name for file in repo.files]
-    if gguf:
+    if spec.id.backend == "gguf":
         chosen = pick_gguf(names, wanted, name)
         return fetch(repo, _named(repo, chosen), revision, settings, job) / chosen[0]
     files.check_names(names, name)

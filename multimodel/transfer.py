@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -107,11 +108,10 @@ class Origin:
             headers["Range"] = f"bytes={start}-{end - 1}"
         return get_session().stream("GET", url, headers=headers, timeout=TIMEOUT)
 
-    def accept(self, response: httpx2.Response, start: int) -> bool:
-        """Whether this answer is the bytes from `start`; False: ask again. Raises LoadError, NoRanges."""
-        if response.status_code in EXPIRED and self._url != self._hub:
-            self.forget()
-            return False
+    def accept(self, response: httpx2.Response, start: int) -> None:
+        """Make sure that this answer is the bytes from `start`. Raises LoadError, NoRanges."""
+        if response.status_code in EXPIRED and _site(str(response.url)) != _site(self._hub):
+            raise httpx2.ReadError("the address the Hub redirected to is no longer good")
         if response.is_error:
             response.read()
         with own_errors(self.repo.name, self.repo.commit, self.settings):
@@ -120,7 +120,6 @@ class Origin:
             raise NoRanges
         self._check(response.headers.get("content-range", ""), start)
         self._url = str(response.url)
-        return True
 
     def forget(self) -> None:
         """Ask the Hub again where the file lies."""
@@ -150,7 +149,7 @@ def _pieces(origin: Origin, start: int, meter: Meter) -> Generator[bytes]:
     total, length, stop = origin.file.size, SEGMENT, Event()
     if start == 0 and total <= SEGMENT:
         raise NoRanges  # not worth asking for parts
-    pending: deque[tuple[int, Future[tuple[bytes, float]]]] = deque()
+    pending: deque[tuple[int, Future[Segment]]] = deque()
     try:
         while start < total or pending:
             while start < total and len(pending) < CONNECTIONS:
@@ -158,47 +157,61 @@ def _pieces(origin: Origin, start: int, meter: Meter) -> Generator[bytes]:
                 pending.append((end - start, spawn(partial(_segment, origin, start, end, meter, stop))))
                 start = end
             wanted, future = pending.popleft()
-            content, seconds = future.result()
-            yield content
-            if len(content) < wanted:
+            segment = future.result()
+            yield from segment.pieces
+            if segment.length < wanted:
                 raise Cancelled
-            if seconds < FAST:
+            if segment.seconds < FAST:
                 length = min(2 * length, LARGEST_SEGMENT)
     finally:
         stop.set()
 
 
-def _segment(origin: Origin, start: int, end: int, meter: Meter, stop: Event) -> tuple[bytes, float]:
-    """The bytes from `start` to before `end`, and the seconds they took; fewer once nobody waits for them."""
-    began, content, failures = time.perf_counter(), bytearray(), 0
+@dataclass(slots=True)
+class Segment:
+    """What has arrived of a part of the file, in the pieces it came in, and the seconds that took."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    length: int = 0
+    seconds: float = 0.0
+
+    def add(self, piece: bytes) -> None:
+        """What came next."""
+        self.pieces.append(piece)
+        self.length += len(piece)
+
+
+def _segment(origin: Origin, start: int, end: int, meter: Meter, stop: Event) -> Segment:
+    """The bytes from `start` to before `end`; fewer once nobody waits for them."""
+    began, segment, failures = time.perf_counter(), Segment(), 0
     try:
-        while len(content) < end - start:
-            before = len(content)
+        while start + segment.length < end:
+            before = segment.length
             try:
-                _receive(origin, start, end, content, meter, stop)
+                _receive(origin, start, end, segment, meter, stop)
             except httpx2.TransportError as error:
-                failures = 0 if len(content) > before else failures + 1
+                failures = 0 if segment.length > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise origin.broken_off(error) from error
                 origin.forget()
                 meter.job.pause(HEARTBEAT * 2**failures)
     except Cancelled:
         pass
-    return bytes(content), time.perf_counter() - began
+    segment.seconds = time.perf_counter() - began
+    return segment
 
 
-def _receive(origin: Origin, start: int, end: int, content: bytearray, meter: Meter, stop: Event) -> None:
+def _receive(origin: Origin, start: int, end: int, segment: Segment, meter: Meter, stop: Event) -> None:
     """One request for what is missing of a segment. Raises Cancelled, with what came kept."""
-    with origin.ask(start + len(content), end) as response:
-        if not origin.accept(response, start + len(content)):
-            return
+    with origin.ask(start + segment.length, end) as response:
+        origin.accept(response, start + segment.length)
         for piece in response.iter_raw():
-            room = end - start - len(content)
-            content += piece[:room]
-            meter.add(min(len(piece), room))
+            fresh = piece[: end - start - segment.length]
+            segment.add(fresh)
+            meter.add(len(fresh))
             if stop.is_set():
                 raise Cancelled
-    if len(content) < end - start:
+    if start + segment.length < end:
         raise httpx2.ReadError("the connection was closed early")
 
 

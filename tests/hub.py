@@ -38,7 +38,11 @@ class FakeHub:
     stall: threading.Event | None = None  # files stop half-way until it is set
     corrupt: bool = False  # large files arrive with one byte changed
     ranges: bool = True  # whether Range is understood
+    stall_after: int = 0  # bytes of an answer after which it stops; 0: half of it
+    claimed_size: int = 0  # what the Hub lists as the size of large files, where that is not true
+    expire_after: int = 0  # answers that the address behind a redirect gives before it must be asked for again
     index_fault: str = ""  # a key of FAULTS or ODDITIES: every question about models is answered so
+    fresh: int = 0  # answers left until then
     url: str = ""
 
     def downloads(self) -> list[str]:
@@ -114,6 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             return self._resolve(match[1], match[2])
         if match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
+            self.hub.fresh -= 1
+            if self.hub.expire_after and self.hub.fresh < 0:
+                return self._refuse(403, "", "Request has expired")
             return self._content(match[1], match[2])
         return self._refuse(404, "", "no such address")
 
@@ -160,7 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(401, "RepoNotFound", "Repository not found")
         if revision not in ("main", COMMIT):
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return self._json(_row(name, repo) | {"sha": COMMIT})
+        row = _row(name, repo) | {"sha": COMMIT}
+        for sibling in row["siblings"] if self.hub.claimed_size else ():
+            sibling["size"] = self.hub.claimed_size
+        return self._json(row)
 
     def _resolve(self, name: str, file: str) -> None:
         """Small files at once; large ones lie on another host, which must not see the token."""
@@ -168,11 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(*FAULTS[fault])
         if not file.endswith(LARGE):
             return self._content(name, file)
-        self.send_response(302)
-        self.send_header("Location", f"{self.hub.url.replace('127.0.0.1', 'localhost')}/cdn/{name}/{file}")
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", "0")
-        return self.end_headers()
+        self.hub.fresh = self.hub.expire_after
+        elsewhere = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/cdn/{name}/{file}"
+        return self._head(302, {"Location": elsewhere, "X-Repo-Commit": COMMIT, "Content-Length": "0"})
 
     def _content(self, name: str, file: str) -> None:
         content = self.hub.repos[name].files[file]
@@ -191,10 +199,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: self.hub.cut_after.pop(0)])
             self.close_connection = True
             return
-        half = len(content) // 2 if slow and self.hub.stall else 0
+        half = (self.hub.stall_after or len(content) // 2) if slow and self.hub.stall else 0
         try:
             self.wfile.write(content[:half])
-            if half and self.hub.stall:
+            if half and half < len(content) and self.hub.stall:
                 self.hub.stall.wait(30)
             self.wfile.write(content[half:])
         except OSError:  # the client has gone

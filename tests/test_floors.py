@@ -21,6 +21,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.transfer"],
     ["multimodel.download"],
     ["multimodel.locate"],
+    ["multimodel.downloads"],
     ["multimodel.memory"],
     ["multimodel.machines"],
     ["multimodel.workers"],
