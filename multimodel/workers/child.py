@@ -6,8 +6,6 @@ A damaged file can kill an interpreter and a model's own code can loop, so neith
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,6 +17,7 @@ from typing import BinaryIO, cast
 
 from ..types import LoadOptions, StageName
 from .pace import Pace
+from .process import pipes, settle
 from .protocol import Frame, Runtime, RuntimeModule, encode, error_frame, read
 from .scheduler import Scheduler
 
@@ -31,9 +30,14 @@ Send = Callable[[Sequence[Frame]], None]
 
 def main() -> None:
     """Load the model, then answer until the input ends."""
-    _quiet()
+    settle()
     commands: Commands = SimpleQueue()
-    stdin, send = _pipes()
+    stdin, stdout = pipes()
+
+    def send(events: Sequence[Frame]) -> None:
+        stdout.write(b"".join(map(encode, events)))
+        stdout.flush()
+
     Thread(target=_listen, args=(stdin, commands), daemon=True).start()
     first = commands.get()
     if first is None:
@@ -79,30 +83,6 @@ def _load(command: Frame, send: Send) -> tuple[Runtime, Pace]:
     pace.probe(runtime.trial)
     send([{"event": "ready", "facts": asdict(runtime.facts)}])
     return runtime, pace
-
-
-def _quiet() -> None:
-    """Ctrl+C is for the app, which then ends its children; a crash leaves no core file with conversations in it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _pipes() -> tuple[BinaryIO, Send]:
-    """The commands and the way back. What else writes to standard output, native code too, goes to standard error."""
-    stdin = os.fdopen(os.dup(0), "rb")
-    stdout = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-
-    def send(events: Sequence[Frame]) -> None:
-        stdout.write(b"".join(map(encode, events)))
-        stdout.flush()
-
-    return stdin, send
 
 
 def _listen(stdin: BinaryIO, commands: Commands) -> None:

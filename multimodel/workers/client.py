@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
@@ -20,8 +17,8 @@ from typing import Any, BinaryIO, cast
 import psutil
 
 from ..errors import WorkerCrashed
-from ..settings import ROOT, child_environment
 from ..types import LoadOptions, Message, PromptSize, SamplingParams
+from .process import reason, spawn
 from .protocol import Facts, Frame, Status, as_frames, encode, error_frame, error_from, read
 
 HEARTBEAT = 0.2  # seconds: how long a wait goes on before the one who waits may change their mind
@@ -46,7 +43,7 @@ class Worker:
         self._ended: Frame | None = None  # why no more events will come
         self._closing = False
         self._said: deque[bytes] = deque(maxlen=64)  # the last lines of its standard error
-        self._process = _spawn(threads)
+        self._process = spawn("multimodel.workers.child", threads=threads)
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
         self._stdin, self._stdout, self._stderr = (cast(BinaryIO, pipe) for pipe in pipes)
         self._readers = [Thread(target=target, daemon=True) for target in (self._read_events, self._read_stderr)]
@@ -208,7 +205,7 @@ class Worker:
         said = b"".join(self._said)[-STDERR_KEPT:].decode("utf-8", "replace").strip().splitlines()
         last = f" Its last words: {said[-1][:300]}" if said else ""
         hint = "Send the prompt again to start it anew. If it ends again, the file may be damaged or memory short."
-        return WorkerCrashed(f"The process of {self.name} ended ({_reason(code)}).{last}", hint=hint)
+        return WorkerCrashed(f"The process of {self.name} ended ({reason(code)}).{last}", hint=hint)
 
     def _read_stderr(self) -> None:
         with self._stderr:
@@ -216,38 +213,8 @@ class Worker:
                 self._said.append(line)
 
 
-def _spawn(threads: int) -> subprocess.Popen[bytes]:
-    own = {
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), child_environment().get("PYTHONPATH", "")])),
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "multimodel.workers.child"],  # -P: a file in the folder cannot pose as a module
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=child_environment() | own,
-    )
-
-
 def _next(queue: SimpleQueue[Frame]) -> Frame | None:
     try:
         return queue.get(timeout=HEARTBEAT)
     except Empty:
         return None
-
-
-def _reason(code: int) -> str:
-    """How a process ended, by the name of its signal.
-
-    >>> _reason(-11), _reason(3)
-    ('SIGSEGV', 'exit code 3')
-    """
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -1,0 +1,63 @@
+"""What every child process of the app has in common: how it is started, how it settles in, how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import IO, BinaryIO
+
+from ..settings import ROOT, child_environment
+
+
+def spawn(
+    module: str, *arguments: str, threads: int, output: int = subprocess.PIPE, errors: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    """Start `python -m module`, without keys and without the Hub; its input is a pipe that says when the app ends."""
+    own = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), child_environment().get("PYTHONPATH", "")])),
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *arguments],  # -P: a file in the folder cannot pose as a module
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=errors,
+        env=child_environment() | own,
+    )
+
+
+def settle() -> None:
+    """Ctrl+C is for the app, which then ends its children; a crash leaves no core file with conversations in it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The commands and the way back. What else writes to standard output, native code too, goes to standard error."""
+    stdin = os.fdopen(os.dup(0), "rb")
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return stdin, stdout
+
+
+def reason(code: int) -> str:
+    """How a process ended, by the name of its signal.
+
+    >>> reason(-11), reason(3)
+    ('SIGSEGV', 'exit code 3')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
