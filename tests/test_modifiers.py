@@ -284,10 +284,10 @@ def peft_folder(folder: Path, **config: Any) -> Path:
     folder.mkdir()
     facts = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none", **config}
     (folder / "adapter_config.json").write_text(json.dumps(facts))
-    parts = [
-        (f"base_model.model.{name}.lora_{part}.weight", t) for name, p in lora().items() for part, t in zip("AB", p)
-    ]
-    save_file(dict(parts), folder / "adapter_model.safetensors")
+    tensors = {}
+    for name, (down, up) in lora().items():
+        tensors |= {f"base_model.model.{name}.lora_A.weight": down, f"base_model.model.{name}.lora_B.weight": up}
+    save_file(tensors, folder / "adapter_model.safetensors")
     return folder
 
 
