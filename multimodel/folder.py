@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import BrokenFile, ModelNotFound
 
@@ -28,6 +28,7 @@ SMALL = VOCABULARY | {
     "chat_template.jinja",
     "chat_template.json",
 }
+HEADER_GUESS = 1 << 17  # bytes read at first: the header and the beginning of the weights, or most of the header
 HEADER_LIMIT = 25_000_000  # bytes; a header of 63 MB takes the parser half a minute and a gigabyte
 BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
 DOWNLOAD_AGAIN = "Delete it and download it again."
@@ -143,18 +144,36 @@ def tensors(path: Path) -> dict[str, Tensor]:
     """The header of a safetensors file. Raises BrokenFile where it is damaged or the file is cut short."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(HEADER_LIMIT, path.stat().st_size - 8):
-                raise ValueError(f"a header of {length} bytes")
-            rows = json.loads(file.read(length))
+            return read_header(path.name, path.stat().st_size, lambda start, length: _at(file, start, length))
+    except OSError as error:
+        raise BrokenFile(f"{path.name} cannot be read: {error}", hint=DOWNLOAD_AGAIN) from error
+
+
+def read_header(name: str, size: int, read: Callable[[int, int], bytes]) -> dict[str, Tensor]:
+    """The header of a safetensors file of `size` bytes, of which `read` gets a part: from, how many.
+
+    Raises BrokenFile where it is damaged or the file is cut short, and what `read` raises.
+    """
+    first = read(0, HEADER_GUESS)
+    length = int.from_bytes(first[:8], "little")
+    try:
+        if not 2 <= length <= min(HEADER_LIMIT, size - 8):
+            raise ValueError(f"a header of {length} bytes")
+        more = read(len(first), 8 + length - len(first)) if 8 + length > len(first) else b""
+        rows = json.loads((first + more)[8 : 8 + length])
         rows.pop("__metadata__", None)
         found = {name: _tensor(row) for name, row in rows.items()}
         end = 8 + length + max((row["data_offsets"][1] for row in rows.values()), default=0)
-        if end != path.stat().st_size:
-            raise ValueError(f"{path.stat().st_size:,} bytes instead of {end:,}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BrokenFile(f"{path.name} is damaged or incomplete ({error}).", hint=DOWNLOAD_AGAIN) from error
+        if end != size:
+            raise ValueError(f"{size:,} bytes instead of {end:,}")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BrokenFile(f"{name} is damaged or incomplete ({error}).", hint=DOWNLOAD_AGAIN) from error
     return found
+
+
+def _at(file: BinaryIO, start: int, length: int) -> bytes:
+    file.seek(start)
+    return file.read(length)
 
 
 def _tensor(row: dict[str, Any]) -> Tensor:

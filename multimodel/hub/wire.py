@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -53,6 +54,18 @@ def check(path: str, settings: Settings, *, about: str, revision: str = "main") 
         pass
 
 
+def part(path: str, settings: Settings, start: int, length: int, *, about: str, revision: str = "main") -> bytes:
+    """So many bytes of a file from `start` on, fewer only at its end. Raises LoadError.
+
+    A server that knows no ranges sends the file from its beginning; no more of it is taken than is wanted.
+    """
+    wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+    with _asked(path, settings, about, revision, (), wanted) as response:
+        whole = response.status_code == 200
+        found = _read(response, start + length, cut=True) if whole else _read(response, length)
+        return found[start:] if whole else found
+
+
 def get_json(path: str, settings: Settings, **options: Any) -> tuple[Any, Mapping[str, str]]:
     """The JSON at a path, and the headers that came with it; options as for `get`. Raises LoadError."""
     answer = get(path, settings, **options)
@@ -65,13 +78,18 @@ def get_json(path: str, settings: Settings, **options: Any) -> tuple[Any, Mappin
 
 @contextmanager
 def _asked(
-    path: str, settings: Settings, about: str, revision: str, params: Sequence[tuple[str, str]]
+    path: str,
+    settings: Settings,
+    about: str,
+    revision: str,
+    params: Sequence[tuple[str, str]],
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[httpx2.Response]:
     """An answer that is no refusal, its body not yet read."""
     if settings.models.offline:
         raise offline(settings)
     url = f"{settings.models.hub_url}{path}"
-    headers = build_hf_headers(token=token(settings))
+    headers = build_hf_headers(token=token(settings)) | dict(more)
     try:
         with (
             own_errors(about, revision, settings),
@@ -84,10 +102,13 @@ def _asked(
         raise unreachable(error, settings) from error
 
 
-def _read(response: httpx2.Response, limit: int) -> bytes:
+def _read(response: httpx2.Response, limit: int, *, cut: bool = False) -> bytes:
+    """The body. Raises DownloadFailed where it is longer than `limit` bytes, unless it may be cut there."""
     body, deadline = bytearray(), time.perf_counter() + DEADLINE
     for piece in response.iter_bytes():
         body += piece
+        if len(body) >= limit and cut:
+            return bytes(body[:limit])
         if len(body) > limit:
             message = f"The Hub's answer is larger than {limit >> 20} MB."
             raise DownloadFailed(message, hint="Narrow the search, or choose another repository.")
