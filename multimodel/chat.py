@@ -76,6 +76,7 @@ def fold(now: Snapshot, chunk: Chunk, clock: Callable[[], float]) -> Snapshot:
         finish_reason=chunk.finish_reason,
         stage=None if chunk.text or chunk.reasoning or chunk.finish_reason else chunk.stage or now.stage,
         notes=(*now.notes, chunk.note) if chunk.note and chunk.note not in now.notes else now.notes,
+        logprobs=now.logprobs + chunk.logprobs,
     )
 
 

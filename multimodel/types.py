@@ -114,14 +114,23 @@ RANGES: dict[str, tuple[float, float]] = {
     "top_k": (0, 1_000),
     "min_p": (0.0, 1.0),
     "repetition_penalty": (0.5, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
     "seed": (0, 2**31 - 1),
+    "top_logprobs": (0, 20),
 }
 """Lowest and highest value of each sampling parameter; the sliders read the same table."""
+
+BIAS = (-100.0, 100.0)
+"""Lowest and highest bias of one token; the ends all but forbid it, or leave no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """Generation options. None means "not set": the field is left out of the request.
+
+    In the order in which a local model applies them: the logits are raised by logit_bias, what the grammar does not
+    allow leaves, then the three penalties, top_k, top_p, min_p, temperature and the draw.
 
     >>> SamplingParams(temperature=0.7).merge(SamplingParams(seed=1)).asdict()
     {'temperature': 0.7, 'seed': 1}
@@ -132,15 +141,24 @@ class SamplingParams:
     top_p: float | None = None  # 1: off
     top_k: int | None = None  # 0: off
     min_p: float | None = None  # 0: off
-    repetition_penalty: float | None = None  # 1: off
+    repetition_penalty: float | None = None  # of tokens in prompt and answer: logits above 0 / it, others * it; 1: off
+    presence_penalty: float | None = None  # taken once from the logit of every token in the answer so far; 0: off
+    frequency_penalty: float | None = None  # the same, as often as the token was said; 0: off
     seed: int | None = None
     stop: tuple[str, ...] | None = None
+    logit_bias: tuple[tuple[int, float], ...] | None = None  # (token id, added to its logit)
+    grammar: str | None = None  # GBNF, the notation of llama.cpp; its rule `root` is the whole answer
+    json_schema: str | None = None  # JSON text; the answer is JSON that follows it
+    top_logprobs: int | None = None  # log-probability of each token, and of this many likeliest in its place
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise InvalidParameter(f"{name} is {value}.", hint=f"Choose a value from {low:g} to {high:g}.")
+            _check(name, getattr(self, name), low, high)
+        for token, bias in self.logit_bias or ():
+            _check(f"logit_bias of token {token}", bias, *BIAS)
+            _check("A token in logit_bias", token, 0, 2**31 - 1)
+        if self.grammar is not None and self.json_schema is not None:
+            raise InvalidParameter("grammar and json_schema are both set.", hint="Leave out one: each shapes it all.")
 
     def asdict(self) -> dict[str, Any]:
         """Only the fields that are set."""
@@ -153,6 +171,36 @@ class SamplingParams:
     def only(self, supported: frozenset[str]) -> SamplingParams:
         """A copy without the fields a backend does not take."""
         return SamplingParams(**{k: v for k, v in self.asdict().items() if k in supported})
+
+
+def _check(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise InvalidParameter(f"{name} is {value}.", hint=f"Choose a value from {low:g} to {high:g}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer and how likely the model found it in its place, before bias, penalties and temperature.
+
+    >>> TokenLogprob.of(b" caf", -0.5), TokenLogprob.of(b"\\xc3", -0.5).raw
+    (TokenLogprob(text=' caf', logprob=-0.5, alternatives=(), raw=b''), b'\\xc3')
+    """
+
+    text: str  # U+FFFD stands for bytes that are no whole character
+    logprob: float  # natural logarithm
+    alternatives: tuple[TokenLogprob, ...] = ()  # the likeliest tokens in its place, likeliest first
+    raw: bytes = b""  # only where the text holds such a stand-in: the token's bytes
+
+    @classmethod
+    def of(cls, data: bytes, logprob: float, alternatives: tuple[TokenLogprob, ...] = ()) -> Self:
+        """The one of a token that is these bytes."""
+        text = data.decode("utf-8", "replace")
+        return cls(text, logprob, alternatives, b"" if text.encode() == data else data)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the token; those of all tokens joined are those of the answer."""
+        return self.raw or self.text.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +257,7 @@ class Chunk:
     stage: Stage | None = None
     note: str = ""  # something the person should know about this answer
     at: float | None = None  # time.perf_counter() where the piece arrived: one clock for all processes of a machine
+    logprobs: tuple[TokenLogprob, ...] = ()  # of tokens not told before, whether or not their text can be shown yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +305,7 @@ class Snapshot:
     stage: Stage | None = None  # set while nothing has been said yet
     reasoning: str = ""
     notes: tuple[str, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()  # one a token of the answer, a stop string's too; empty unless asked for
 
     @property
     def done(self) -> bool:

@@ -1,4 +1,4 @@
-"""Widgets for sampling parameters. The keys are the field names of SamplingParams; the limits are its RANGES."""
+"""Widgets for sampling parameters. The keys are field names of SamplingParams; the limits are its RANGES."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from gradio.components import Component
 from multimodel.board import Options
 from multimodel.types import RANGES, SamplingParams
 
-STEPS = {"temperature": 0.05, "top_p": 0.01, "top_k": 1, "min_p": 0.01, "repetition_penalty": 0.01}
+STEPS = {
+    "temperature": 0.05,
+    "top_p": 0.01,
+    "top_k": 1,
+    "min_p": 0.01,
+    "repetition_penalty": 0.01,
+    "presence_penalty": 0.05,
+    "frequency_penalty": 0.05,
+}
 LABELS = {
     "temperature": ("Temperature", "0 takes the likeliest token; higher is more varied"),
     "max_tokens": ("Max tokens", "The longest answer, in tokens"),
@@ -18,17 +26,26 @@ LABELS = {
     "top_k": ("Top-k", "Only this many of the likeliest tokens; 0 is off"),
     "min_p": ("Min-p", "Drops tokens below this share of the likeliest; 0 is off"),
     "repetition_penalty": ("Repetition penalty", "Above 1 makes repeated tokens less likely"),
+    "presence_penalty": ("Presence penalty", "Above 0 makes what was already said less likely; 0 is off"),
+    "frequency_penalty": ("Frequency penalty", "The same, more the more often it was said; 0 is off"),
     "seed": ("Seed", "The same number gives the same answer; empty is random"),
     "stop": ("Stop sequences", "The answer ends before any of these, one a line"),
 }
-OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+OFF = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 """Slider positions that mean "not set"."""
 TOP = {"max_tokens": 8192, "top_k": 200}
 """Where a slider ends before the range does: finer steps where people work."""
 
 
 def sampling_controls() -> dict[str, Component]:
-    """One widget a field of SamplingParams, in the order people reach for them."""
+    """The widgets, in the order people reach for them."""
     widgets: dict[str, Component] = {}
     for name, (label, info) in LABELS.items():
         if name == "stop":

@@ -577,14 +577,15 @@ def test_sampling_settings_reach_the_wire(chat: Chat, faults: FaultServer) -> No
     chat.pick(0, "fake:one")
     chat.act(1, "remove")
     panel = open_settings(chat)
-    for label, value in (("Temperature", "0.7"), ("Max tokens", "50"), ("Seed", "7"), ("Stop sequences", "END\nHALT")):
+    numbers = (("Temperature", "0.7"), ("Max tokens", "50"), ("Presence penalty", "0.5"), ("Seed", "7"))
+    for label, value in (*numbers, ("Stop sequences", "END\nHALT")):
         write(chat, panel.get_by_label(label).locator("visible=true").first, value)
     chat.ask("hello")
     chat.finished()
     body = faults.asked("good")[-1].body
     assert body["temperature"] == 0.7
     assert body["max_tokens" if "max_tokens" in body else "max_completion_tokens"] == 50
-    assert body["seed"] == 7
+    assert (body["seed"], body["presence_penalty"]) == (7, 0.5)
     assert body["stop"] == ["END", "HALT"]
     assert "top_p" not in body
 
@@ -596,7 +597,7 @@ def test_parameters_that_a_model_does_not_take_are_greyed(chat: Chat) -> None:
     sliders = panel.locator("input[type=range]:enabled")
     chat.expect(sliders).to_have_count(1)
     assert "Max tokens" in str(sliders.get_attribute("aria-label"))
-    chat.expect(panel.get_by_text("Not taken by any (Echo), so not sent there")).to_have_count(7)
+    chat.expect(panel.get_by_text("Not taken by any (Echo), so not sent there")).to_have_count(9)
 
 
 # what goes wrong

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from ..locate import locate
 from ..pool import Pool
 from ..settings import Settings
-from ..types import ModelSpec
+from ..types import ModelSpec, SamplingParams
 from .local import LocalBackend
 
-TAKES = frozenset({"max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop"})
+TAKES = frozenset(field.name for field in fields(SamplingParams))
+"""All there are."""
 
 
 def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> LocalBackend:

@@ -26,15 +26,12 @@ def request_args(name: str, messages: Sequence[Message], params: SamplingParams)
     'Qwen/Qwen3-8B:groq'
     """
     repository, at, provider = name.partition("@")
-    given = params.asdict()
-    if "stop" in given:
-        given["stop"] = list(given["stop"])
     return {
         "model": f"{repository}:{provider}" if at else repository,
         "messages": [{"role": m.role, "content": m.content} for m in messages],
         "stream": True,
         "stream_options": {"include_usage": True},
-        **given,
+        **remote.parameters(params),
     }
 
 
@@ -42,7 +39,7 @@ class HfInferenceBackend:
     """A model served by one of the Hub's inference providers, or by an Inference Endpoint of one's own."""
 
     capabilities = Capabilities(
-        params=frozenset({"max_tokens", "temperature", "top_p", "seed", "stop"}), local=False, key_var="HF_TOKEN"
+        params=remote.SAME_NAME | {"max_tokens", "json_schema", "top_logprobs"}, local=False, key_var="HF_TOKEN"
     )
 
     def __init__(self, spec: ModelSpec, service: Service, settings: Settings) -> None:

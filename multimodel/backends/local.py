@@ -19,7 +19,7 @@ from ..pool import Pool
 from ..settings import Settings
 from ..types import Capabilities, Chunk, LoadOptions, Message, ModelSpec, PromptSize, SamplingParams, Stage, Usage
 from ..workers.client import Worker
-from ..workers.protocol import Facts, Frame
+from ..workers.protocol import Facts, Frame, logprobs_from
 
 LONG = 1500
 """Characters of a conversation below which it fits any context worth chatting in (512 tokens)."""
@@ -156,6 +156,8 @@ def resolved(spec: ModelSpec, settings: Settings) -> ModelSpec:
 
 def chunk_of(event: Frame | None) -> Chunk:
     """What an event of the child means for the answer; None, a heartbeat, is the empty chunk."""
+    if event is None:
+        return Chunk()
     match event:
         case {"event": "progress", "stage": name, "fraction": fraction, "detail": detail}:
             return Chunk(stage=Stage(name, detail, fraction))
@@ -164,7 +166,7 @@ def chunk_of(event: Frame | None) -> Chunk:
         case {"event": "reading", "fraction": fraction}:
             return Chunk(stage=Stage("reading", fraction=fraction))
         case {"event": "text", "text": text, "at": at}:
-            return Chunk(text, at=at)
+            return Chunk(text, at=at, logprobs=logprobs_from(event.get("logprobs", ())))
         case {"event": "note", "text": text}:
             return Chunk(note=text)
         case {"event": "done", "finish_reason": reason, "usage": usage, "at": at}:

@@ -19,9 +19,17 @@ from .service import PLACEHOLDER, Service, revealed
 from .wire import Event, Wire, events
 
 OWN_HOST = "api.openai.com"
-STANDARD = frozenset({"max_tokens", "temperature", "top_p", "seed", "stop"})
-EXTRA = {"top_k": ("top_k",), "min_p": ("min_p",), "repetition_penalty": ("repetition_penalty", "repeat_penalty")}
+STANDARD = remote.SAME_NAME | {"max_tokens", "logit_bias", "json_schema", "top_logprobs"}
+EXTRA = {
+    "top_k": ("top_k",),
+    "min_p": ("min_p",),
+    "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
+    "grammar": ("grammar",),
+}
 """Parameters that are not OpenAI's but most local servers take, and what the servers call them."""
+
+NEEDS = {"top_logprobs": "logprobs"}
+"""Parameters that are refused without another."""
 
 _REASONING = re.compile(r"(o\d|gpt-[5-9])")
 _CHAT_NAME = re.compile(r"(gpt-|o\d|chatgpt-)")
@@ -43,10 +51,8 @@ def request_body(
         "messages": [{"role": m.role, "content": m.content} for m in messages],
         "stream": True,
         "stream_options": {"include_usage": True},
-        **{key: value for key, value in given.items() if key in STANDARD},
+        **remote.parameters(params),
     }
-    if "stop" in body:
-        body["stop"] = list(body["stop"])
     if "max_tokens" in body and (own or _REASONING.match(name)):
         body["max_completion_tokens"] = body.pop("max_tokens")
     extra = {wire_name: given[key] for key, wire_names in EXTRA.items() if key in given for wire_name in wire_names}
@@ -109,12 +115,12 @@ class OpenAIBackend:
 
 
 def without(body: dict[str, Any], wire_name: str) -> tuple[dict[str, Any], str]:
-    """The request without a parameter, and the note that says so; max_tokens is renamed instead.
+    """The request without a parameter, and those that need it, and the note; max_tokens is renamed instead.
 
     >>> without({"model": "m", "temperature": 0.5}, "temperature")
     ({'model': 'm'}, 'temperature is not taken by this model; it was left out.')
     """
-    rest = {key: value for key, value in body.items() if key != wire_name}
+    rest = {key: value for key, value in body.items() if wire_name not in (key, NEEDS.get(key))}
     if wire_name == "max_tokens" and "max_tokens" in body:
         return {**rest, "max_completion_tokens": body["max_tokens"]}, ""
     if wire_name not in body or wire_name == "stream_options":

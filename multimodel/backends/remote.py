@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from ..errors import ConnectionFailure, ModelNotFound, MultimodelError, ProtocolFailure, TimedOut
 from ..pump import Arrived, pump
+from ..schema import schema_from
 from ..settings import ApiSettings
-from ..types import Chunk, FinishReason, Usage
+from ..types import RANGES, Chunk, FinishReason, SamplingParams, TokenLogprob, Usage
 from .failures import guarded, translated
 from .service import PLACEHOLDER, Service
 from .wire import Event, Wire, parsed, whole
@@ -30,8 +33,12 @@ AFTER_FINISH = 2.0
 """Seconds after the finish reason: the token counts and the end of the stream come with it or never, and a server that
 keeps the line open must not keep the answer open."""
 
+MOST_ALTERNATIVES = int(RANGES["top_logprobs"][1])
 LIST_TIMEOUT = 3.0
 LIST_LIMIT = 16 << 20
+
+SAME_NAME = frozenset({"temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"})
+"""Parameters that OpenAI's protocol calls as we do."""
 
 FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -99,6 +106,26 @@ def suggestion(backend: str, name: str, known: tuple[str, ...]) -> str:
     return f"It has {', '.join(ids)}{' and others' if len(known) > 3 else ''}." if ids else ""
 
 
+def parameters(params: SamplingParams) -> dict[str, Any]:
+    """The part of a request that says how to sample, in OpenAI's protocol. Raises BadRequest for a schema that is none.
+
+    >>> parameters(SamplingParams(top_logprobs=2, logit_bias=((5, -1.0),), stop=("x",)))
+    {'stop': ['x'], 'logit_bias': {'5': -1.0}, 'logprobs': True, 'top_logprobs': 2}
+    """
+    given = params.asdict()
+    body = {name: value for name, value in given.items() if name in SAME_NAME | {"max_tokens"}}
+    if params.stop is not None:
+        body["stop"] = list(params.stop)
+    if params.logit_bias is not None:
+        body["logit_bias"] = {str(token): bias for token, bias in params.logit_bias}
+    if params.json_schema is not None:
+        schema = {"name": "answer", "schema": schema_from(params.json_schema), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if params.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": params.top_logprobs}
+    return body
+
+
 class Story:
     """The fold of the events of one answer."""
 
@@ -108,6 +135,7 @@ class Story:
         self._pieces = 0  # events with text or thoughts: about as many as tokens
         self._said = 0  # characters of text
         self._thought = 0
+        self._tokens = 0  # with log-probabilities
         self._at: float | None = None
         self._spoke = 0.0  # when the last event with text, thoughts or a finish reason came
 
@@ -125,17 +153,19 @@ class Story:
         event, self._at = arrived.item, arrived.at
         self._usage = usage_of(event) or self._usage
         text, reasoning = "", ""
+        logprobs: tuple[TokenLogprob, ...] = ()
         for choice in _first_choice(event):
             delta = choice.get("delta") or choice.get("message")
             if isinstance(delta, dict):
                 text = _text(delta.get("content")) + _text(delta.get("refusal"))
                 reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+            logprobs = logprobs_of(choice)
             if (word := choice.get("finish_reason")) and isinstance(word, str):  # some say "" while they go on
                 self.finish_reason, self._spoke = FINISH_REASONS.get(word, "stop"), arrived.at
-        if not (text or reasoning):
+        if not (text or reasoning or logprobs):
             return Chunk()
         self._spoke = arrived.at
-        return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at))
+        return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at, logprobs=logprobs))
 
     def ending(self, service: Service) -> Iterator[Chunk]:
         """The last chunk, perhaps after a note. Raises ProtocolFailure where nothing at all was said."""
@@ -150,10 +180,11 @@ class Story:
         yield Chunk(finish_reason=self.finish_reason or "incomplete", usage=usage, at=self._at)
 
     def _counted(self, chunk: Chunk) -> Chunk:
-        self._pieces += 1
+        self._pieces += bool(chunk.text or chunk.reasoning)
+        self._tokens += len(chunk.logprobs)
         self._said += len(chunk.text)
         self._thought += len(chunk.reasoning)
-        if self._said + self._thought > TEXT_LIMIT:
+        if self._said + self._thought > TEXT_LIMIT or self._tokens > RANGES["max_tokens"][1]:
             raise ProtocolFailure("The answer grew beyond a million characters.", hint="Set a lower max_tokens.")
         return chunk
 
@@ -162,6 +193,38 @@ def _first_choice(event: Event) -> list[dict[str, Any]]:
     choices = event.get("choices")
     found = choices if isinstance(choices, list) else []
     return [c for c in found if isinstance(c, dict) and not c.get("index")][:1]
+
+
+def logprobs_of(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
+    """The log-probabilities that come with a choice; what is none is left out.
+
+    >>> logprobs_of({"logprobs": {"content": [{"token": "?", "bytes": [195], "logprob": -0.5, "top_logprobs": []}]}})
+    (TokenLogprob(text='\ufffd', logprob=-0.5, alternatives=(), raw=b'\xc3'),)
+    """
+    found = choice.get("logprobs")
+    rows = _rows(found.get("content")) if isinstance(found, dict) else ()
+    return tuple(_logprob(row, _rows(row.get("top_logprobs"))) for row in rows)
+
+
+def _rows(value: object) -> Iterator[dict[str, Any]]:
+    """The tokens of a list that have a log-probability."""
+    for row in value if isinstance(value, list) else ():
+        if isinstance(row, dict) and isinstance(number := row.get("logprob"), int | float) and number == number:
+            yield row
+
+
+def _logprob(row: Mapping[str, Any], others: Iterable[dict[str, Any]] = ()) -> TokenLogprob:
+    alternatives = tuple(_logprob(other) for other in islice(others, MOST_ALTERNATIVES))
+    token = TokenLogprob.of(_data(row), float(row["logprob"]), alternatives)
+    return replace(token, text=printable(token.text))
+
+
+def _data(row: Mapping[str, Any]) -> bytes:
+    """The bytes of a token: not every service gives them, and its text may be half a character."""
+    data = row.get("bytes")
+    if isinstance(data, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in data):
+        return bytes(data)
+    return _text(row.get("token")).encode()
 
 
 def _text(value: object) -> str:

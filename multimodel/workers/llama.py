@@ -16,14 +16,16 @@ from pathlib import Path
 
 import psutil
 
-from ..errors import BrokenFile, MissingDependency, TooLarge
+from ..errors import BadRequest, BrokenFile, MissingDependency, TooLarge
 from ..hardware import memory
 from ..memory.context import CACHE_TYPES
 from ..types import FinishReason, LoadOptions, Message, PromptSize
+from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
+from .logprobs import check_bias, logprob_frame
 from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
-from .protocol import SLOTS, Facts, Frame, Progress, Request
+from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame
 from .text import HALF, TextStream
 
 PIECE = 128  # prompt tokens a step evaluates while nobody decodes
@@ -90,6 +92,8 @@ class Answer:
     prompt_tokens: int
     reused_tokens: int
     limit: int  # tokens it may write
+    constraint: Constraint | None = None
+    top_logprobs: int | None = None
     finish: FinishReason | None = None
     written: int = 0
     logits: int | None = None  # where in the batch its next token is decided
@@ -133,6 +137,8 @@ class LlamaRuntime:
 
     def admit(self, request: Request) -> list[Frame]:
         """See `protocol.Runtime`."""
+        check_bias(request.params, self._model.vocab_size)
+        constraint = constraint_from(request.params, lambda: self._model.vocabulary)
         spare = reserve(request.params.max_tokens, self._length)
         kept, dropped = fit(request.messages, self._count, self._length, spare)
         prompt = self._prompt(kept)
@@ -147,6 +153,8 @@ class LlamaRuntime:
             prompt_tokens=len(prompt),
             reused_tokens=reused,
             limit=min(request.params.max_tokens or room, room),
+            constraint=constraint,
+            top_logprobs=request.params.top_logprobs,
         )
         notes = [left_out(dropped)] if dropped else []
         notes += [] if self._model.template else [PLAIN_NOTE]
@@ -282,28 +290,50 @@ class LlamaRuntime:
         if answer.logits is None:
             read = 1 - len(answer.pending) / answer.prompt_tokens
             return [{"event": "reading", "id": answer.id, "fraction": round(read, 3)}]
-        token = answer.sampler.sample(self._context, answer.logits)
-        shown = self._accept(answer, token)
-        events: list[Frame] = [{"event": "text", "id": answer.id, "text": shown}] if shown else []
+        try:
+            token = self._choose(answer, answer.logits)
+        except BadRequest as error:  # a grammar that cannot be followed any further
+            self.drop(answer.id)
+            return [error_frame(answer.id, error)]
+        events = self._said(answer, token, self._accept(answer, token), answer.logits)
         if answer.finish:
-            events.append(_done(answer))
+            events += _done(answer)
             self.drop(answer.id)
         return events
 
-    def _accept(self, answer: Answer, token: int) -> str:
+    def _choose(self, answer: Answer, index: int) -> int | None:
+        """The next token; None where the grammar allows none."""
+        constraint, sampler = answer.constraint, answer.sampler
+        if not constraint:
+            return sampler.sample(self._context, index)
+        logits = self._context.logits(index)
+        token = constraint.choose(lambda mask: sampler.draw(logits, mask))
+        if token is not None:
+            sampler.say(token)
+        return token
+
+    def _accept(self, answer: Answer, token: int | None) -> str:
         """Take in a sampled token: what can be shown now, and whether the answer is finished."""
-        if self._model.ends(token):
-            answer.finish = "stop"
+        constraint = answer.constraint
+        if token is None or self._model.ends(token):
+            answer.finish = "incomplete" if constraint and not constraint.complete else "stop"
             return _rest(answer)
         answer.written += 1
         answer.pending = [token]
         shown = answer.text.push(token)
-        if answer.text.stopped:
+        if answer.text.stopped or (constraint and constraint.over):
             answer.finish = "stop"
         elif answer.written >= answer.limit:
             answer.finish = "length"
-            shown += _rest(answer)
-        return shown
+        return shown + _rest(answer) if answer.finish else shown
+
+    def _said(self, answer: Answer, token: int | None, text: str, index: int) -> list[Frame]:
+        """The event of what can be shown, and of the token's log-probability where that was asked for."""
+        if answer.top_logprobs is None or token is None or self._model.ends(token):
+            return [{"event": "text", "id": answer.id, "text": text}] if text else []
+        logits = self._context.logits(index)
+        logprob = logprob_frame(logits, token, answer.top_logprobs, self._model.piece, self._model.name)
+        return [{"event": "text", "id": answer.id, "text": text, "logprobs": [logprob]}]
 
 
 def _has_magic(path: Path) -> bool:
@@ -324,13 +354,14 @@ def _rest(answer: Answer) -> str:
     return answer.text.rest().rstrip(HALF)  # half a character is not text
 
 
-def _done(answer: Answer) -> Frame:
+def _done(answer: Answer) -> list[Frame]:
     usage = {
         "input_tokens": answer.prompt_tokens,
         "output_tokens": answer.written,
         "reused_tokens": answer.reused_tokens,
     }
-    return {"event": "done", "id": answer.id, "finish_reason": answer.finish, "usage": usage}
+    note: list[Frame] = [{"event": "note", "id": answer.id, "text": DEAD_END}] * (answer.finish == "incomplete")
+    return [*note, {"event": "done", "id": answer.id, "finish_reason": answer.finish, "usage": usage}]
 
 
 def _throttled(tell: Callable[[float], None], least: float = 0.01) -> Callable[[float], None]:

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp as native
+import numpy as np
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from numpy.typing import NDArray
 
 from ..errors import BrokenFile, InvalidParameter, NotEnoughMemory
 from ..memory.context import ContextSettings, flash_attention
 from ..types import LoadOptions, Message, SamplingParams
+from .constraint import Mask, Vocabulary
 
 BATCH = 512  # tokens a forward pass takes at most
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 ERROR = 3  # llama.cpp's log levels: 1 info, 2 warning, 3 error, 4 debug, 5 continues the line before
 
 _said: deque[str] = deque(maxlen=8)
@@ -160,7 +164,24 @@ class Model:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; U+FFFD stands for half a character. A control token has none."""
-        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace")
+        return b"".join(map(self.piece, tokens)).decode("utf-8", "replace")
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; a control token has none."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._bytes(token)
+        return known
+
+    def name(self, token: int) -> bytes:
+        """The same, but a control token has its name."""
+        return self.piece(token) or self.text(token).encode()
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """All tokens, for a grammar."""
+        tokens = range(self.vocab_size)
+        return Vocabulary([self.piece(token) for token in tokens], filter(self.ends, tokens))
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a rendered prompt, with exactly one BOS where the model wants one."""
@@ -171,12 +192,6 @@ class Model:
 
     def close(self) -> None:
         native.llama_model_free(self.handle)
-
-    def _piece(self, token: int) -> bytes:
-        known = self._pieces.get(token)
-        if known is None:
-            known = self._pieces[token] = self._bytes(token)
-        return known
 
     def _bytes(self, token: int, room: int = 64) -> bytes:
         buffer = ctypes.create_string_buffer(room)
@@ -221,6 +236,7 @@ class Context:
         self.handle = handle
         if options.adapter:
             self._adapt(model, Path(options.adapter).expanduser(), options.adapter_scale)
+        self._vocab_size = model.vocab_size
         self._memory = native.llama_get_memory(handle)
         self._batch = native.llama_batch_init(BATCH, 0, 1)
 
@@ -259,6 +275,10 @@ class Context:
             native.llama_memory_clear(self._memory, True)
             raise RuntimeError(f"llama.cpp could not evaluate the batch ({code}). {last_words()}")
 
+    def logits(self, index: int) -> NDArray[np.float32]:
+        """The logits of a batch index, shape (vocabulary,): a view that the next `decode` overwrites."""
+        return np.ctypeslib.as_array(native.llama_get_logits_ith(self.handle, index), (self._vocab_size,))
+
     def cut(self, sequence: int, length: int) -> bool:
         """Keep the first `length` tokens of a sequence; False: this cache cannot, and the sequence is now empty.
 
@@ -291,20 +311,31 @@ class Context:
 
 
 class Sampler:
-    """A native chain: repetition penalty, top-k, top-p, min-p, temperature, then a draw; or the likeliest token."""
+    """A native chain: bias, penalties, top-k, top-p, min-p, temperature, then a draw; or the likeliest token."""
 
     def __init__(self, params: SamplingParams, model: Model, prompt: Sequence[int], context_length: int) -> None:
         """`prompt` counts as said for the repetition penalty, as in the other runtime."""
         self.handle = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
-        for part in _chain(params, model.vocab_size, context_length):
+        for part in _chain(params, model.vocab_size, context_length, prompt):
             native.llama_sampler_chain_add(self.handle, part)
-        if _penalty(params) != 1:
-            for token in prompt:
-                native.llama_sampler_accept(self.handle, token)
 
     def sample(self, context: Context, index: int) -> int:
         """The next token, from the logits of a batch index."""
         return int(native.llama_sampler_sample(self.handle, context.handle, index))
+
+    def draw(self, logits: NDArray[np.float32], mask: Mask | None) -> int:
+        """A token from logits of shape (vocabulary,), where there is a mask one that it allows; not said yet."""
+        ids = np.arange(len(logits)) if mask is None else np.flatnonzero(mask)
+        candidates = np.zeros(len(ids), CANDIDATE)
+        candidates["id"], candidates["logit"] = ids, logits[ids]
+        data = candidates.ctypes.data_as(native.llama_token_data_p)
+        array = native.llama_token_data_array(data, len(ids), -1, False)
+        native.llama_sampler_apply(self.handle, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def say(self, token: int) -> None:
+        """Count a drawn token as said."""
+        native.llama_sampler_accept(self.handle, token)
 
     def close(self) -> None:
         native.llama_sampler_free(self.handle)
@@ -340,13 +371,25 @@ def _has_amx() -> bool:
     return b"AMX_INT8 = 1" in native.llama_print_system_info()
 
 
-def _penalty(params: SamplingParams) -> float:
-    return 1.0 if params.repetition_penalty is None else params.repetition_penalty
+def _chain(
+    params: SamplingParams, vocab_size: int, context_length: int, prompt: Sequence[int]
+) -> Iterable[native.llama_sampler_p]:
+    if params.logit_bias:
+        each = [native.llama_logit_bias(token, bias) for token, bias in params.logit_bias]
+        biases = (native.llama_logit_bias * len(each))(*each)
+        yield native.llama_sampler_init_logit_bias(vocab_size, len(biases), biases)
+    if params.repetition_penalty not in (None, 1):
+        penalty = native.llama_sampler_init_penalties(vocab_size, context_length, params.repetition_penalty, 0.0, 0.0)
+        for token in prompt:
+            native.llama_sampler_accept(penalty, token)
+        yield penalty
+    frequency, presence = params.frequency_penalty or 0.0, params.presence_penalty or 0.0
+    if frequency or presence:
+        yield native.llama_sampler_init_penalties(vocab_size, context_length, 1.0, frequency, presence)
+    yield from _choice(params)
 
 
-def _chain(params: SamplingParams, vocab_size: int, context_length: int) -> Iterable[native.llama_sampler_p]:
-    if _penalty(params) != 1:
-        yield native.llama_sampler_init_penalties(vocab_size, context_length, _penalty(params), 0.0, 0.0)
+def _choice(params: SamplingParams) -> Iterable[native.llama_sampler_p]:
     if not params.temperature:
         yield native.llama_sampler_init_greedy()
         return

@@ -15,12 +15,15 @@ End of input ends the child. Events (child to app); `at` is time.perf_counter(),
     {"event": "ready", "facts": {Facts}}
     {"event": "started", "id": int, "at": float}                      admitted: the clock of TTFT starts
     {"event": "reading", "id": int, "fraction": float}                prefill of a long prompt
-    {"event": "text", "id": int, "text": str, "at": float}
+    {"event": "text", "id": int, "text": str, "at": float}            with "logprobs" where they were asked for
     {"event": "note", "id": int, "text": str}
     {"event": "done", "id": int, "finish_reason": str, "usage": {Usage}, "at": float}
     {"event": "size", "id": int, "size": {PromptSize}}
     {"event": "status", "id": int, "status": {Status}}
     {"event": "error", "id": int | null, "type": str, "message": str, "hint": str}    null: loading failed
+
+"logprobs" has [bytes, logprob, [[bytes, logprob], ...]] for each token since the last text event, its text shown yet or
+not: what the token is made of, as one character a byte; its natural log-probability; the likeliest tokens in its place.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..errors import MultimodelError, NotEnoughMemory, by_name
-from ..types import LoadOptions, Message, PromptSize, SamplingParams, StageName
+from ..types import LoadOptions, Message, PromptSize, SamplingParams, StageName, TokenLogprob
 
 Frame = dict[str, Any]
 SLOTS = 8  # answers a child works on at once, at most
@@ -156,12 +159,30 @@ def request_from(frame: Frame) -> Request:
     params = dict(frame["params"])
     if "stop" in params:
         params["stop"] = tuple(params["stop"])
+    if "logit_bias" in params:
+        params["logit_bias"] = tuple((token, bias) for token, bias in params["logit_bias"])
     return Request(frame["id"], messages_from(frame), SamplingParams(**params))
 
 
 def messages_from(frame: Frame) -> tuple[Message, ...]:
     """The messages of a command."""
     return tuple(Message(m["role"], m["content"]) for m in frame["messages"])
+
+
+def logprobs_from(found: Sequence[Any]) -> tuple[TokenLogprob, ...]:
+    """The "logprobs" of a `text` event.
+
+    >>> logprobs_from([["a", -0.5, [["a", -0.5], ["\xe9", -1.5]]]])[0].alternatives[1].data
+    b'\\xe9'
+    """
+    return tuple(
+        TokenLogprob.of(
+            data.encode("latin-1"),
+            logprob,
+            tuple(TokenLogprob.of(other.encode("latin-1"), likely) for other, likely in others),
+        )
+        for data, logprob, others in found
+    )
 
 
 def as_frames(messages: Sequence[Message]) -> list[Frame]:

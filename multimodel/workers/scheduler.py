@@ -125,6 +125,8 @@ def joined(events: Sequence[Frame]) -> list[Frame]:
     for event in events:
         if event["event"] == "text" and (earlier := texts.get(event["id"])):
             earlier.update(text=earlier["text"] + event["text"], at=event["at"])
+            if "logprobs" in event:
+                earlier["logprobs"] = earlier.get("logprobs", []) + event["logprobs"]
             continue
         others.append(event)
         if event["event"] == "text":

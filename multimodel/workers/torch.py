@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from ..errors import BadRequest
 from ..hardware import memory
 from ..types import FinishReason, LoadOptions, Message, PromptSize, Usage
+from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
 from .fit import fit, left_out, measured, reserve
+from .logprobs import check_bias, logprob_frame
 from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
 from .protocol import Frame, Progress, Request, error_frame
 from .text import TextStream
@@ -22,6 +25,7 @@ from .torch_cache import PrefixStore, empty_cache
 from .torch_llama import quick
 from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
+from .torch_vocabulary import exact, pieces
 
 PIECE = 256  # tokens of a prompt evaluated in one step, so that Stop waits for no more than that
 SHARED_PIECE = 32  # the same while others decode: their next token waits for it
@@ -51,6 +55,8 @@ class Answer:
     sampler: Sampler
     text: TextStream
     most: int  # tokens in all at which the answer ends
+    constraint: Constraint | None = None
+    top_logprobs: int | None = None
     over: bool = False
 
     @property
@@ -73,6 +79,7 @@ class TorchRuntime:
         self._decode = _decoder(loaded.tokenizer)
         self._specials = [t.content for t in loaded.tokenizer.added_tokens_decoder.values() if t.special]
         self._store = PrefixStore(loaded.model.config, kept_caches)
+        self._vocab_size = loaded.model.config.get_text_config(decoder=True).vocab_size
         self._answers: dict[int, Answer] = {}
         self._piece = PIECE
         self._quick = quick(loaded.model, loaded.facts.context_length)
@@ -81,6 +88,8 @@ class TorchRuntime:
 
     def admit(self, request: Request) -> list[Frame]:
         """See `protocol.Runtime`."""
+        check_bias(request.params, self._vocab_size)
+        constraint = constraint_from(request.params, lambda: self._vocabulary)
         context, asked = self.facts.context_length, request.params.max_tokens
         fitted = fit(request.messages, self._count, context, reserve(asked, context))
         tokens = self._tokens(fitted.kept)
@@ -94,9 +103,11 @@ class TorchRuntime:
             evaluated=len(start.tokens),
             reused=len(start.tokens),
             cache=start.cache,
-            sampler=Sampler(request.params, self.facts.device),
+            sampler=Sampler(request.params, self.facts.device, len(tokens), constraint),
             text=TextStream(self._decode, tokens[-TAIL:], request.params.stop or ()),
             most=min(context, len(tokens) + (asked or context)),
+            constraint=constraint,
+            top_logprobs=request.params.top_logprobs,
         )
         return [_note(request.id, text) for text in self._notes(fitted.dropped)]
 
@@ -172,7 +183,10 @@ class TorchRuntime:
         return frames
 
     def _choose(self, answer: Answer, logits: torch.Tensor) -> list[Frame]:
-        return self._accept(answer, answer.sampler.pick(logits, answer.tokens))
+        token = answer.sampler.pick(logits, answer.tokens)
+        text, reason = self._accept(answer, token)
+        frames = self._said(answer, token, text, logits)
+        return [*frames, *_over(answer, reason)] if reason else frames
 
     def _forward(self, tokens: Sequence[int], cache: Any) -> torch.Tensor:
         """The logits after the last of `tokens`, shape (vocabulary,); the cache then holds them too."""
@@ -181,23 +195,41 @@ class TorchRuntime:
         logits: torch.Tensor = out.logits[0, -1]
         return logits
 
-    def _accept(self, answer: Answer, token: int) -> list[Frame]:
-        """Say the token, and end the answer where it ends."""
-        if token in self._ends:
-            return self._finish(answer, answer.text.rest(), "stop")
+    def _accept(self, answer: Answer, token: int | None) -> tuple[str, FinishReason | None]:
+        """Take in a token: what can be shown now, and why the answer ends, if it does."""
+        constraint = answer.constraint
+        if token is None or token in self._ends:
+            return answer.text.rest(), "incomplete" if constraint and not constraint.complete else "stop"
         answer.tokens.append(token)
         text = answer.text.push(token)
-        if answer.text.stopped:
-            return self._finish(answer, text, "stop")
-        if len(answer.tokens) >= answer.most:
-            rest = answer.text.rest()
-            return self._finish(answer, text + rest, "stop" if answer.text.stopped else "length")
-        return [_text(answer.id, text)] if text else []
+        if not (answer.text.stopped or (constraint and constraint.over) or len(answer.tokens) >= answer.most):
+            return text, None
+        text += answer.text.rest()
+        return text, "stop" if answer.text.stopped or (constraint and constraint.over) else "length"
 
-    def _finish(self, answer: Answer, text: str, reason: FinishReason) -> list[Frame]:
-        answer.over = True
-        done = {"event": "done", "id": answer.id, "finish_reason": reason, "usage": asdict(answer.usage())}
-        return [_text(answer.id, text), done] if text else [done]
+    def _said(self, answer: Answer, token: int | None, text: str, logits: torch.Tensor) -> list[Frame]:
+        """The event of what can be shown, and of the token's log-probability where that was asked for."""
+        if answer.top_logprobs is None or token is None or token in self._ends:
+            return [{"event": "text", "id": answer.id, "text": text}] if text else []
+        found = logits.float().cpu().numpy()
+        logprob = logprob_frame(found, token, answer.top_logprobs, self._pieces.__getitem__, self._name)
+        return [{"event": "text", "id": answer.id, "text": text, "logprobs": [logprob]}]
+
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        return pieces(self._tokenizer, self._vocab_size)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        if not exact(self._tokenizer):
+            raise BadRequest(
+                "The tokenizer of this model does not tell what its tokens are made of, so no grammar can hold it.",
+                hint="Choose another model, or a GGUF file of it, or leave the grammar out.",
+            )
+        return Vocabulary(self._pieces, self._ends)
+
+    def _name(self, token: int) -> bytes:
+        return self._pieces[token] or str(self._tokenizer.convert_ids_to_tokens(token) or "").encode()
 
     def _count(self, messages: Sequence[Message]) -> int:
         return len(self._tokens(messages))
@@ -238,8 +270,10 @@ def _decoder(tokenizer: Any) -> Any:
     return lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def _text(id: int, text: str) -> Frame:
-    return {"event": "text", "id": id, "text": text}
+def _over(answer: Answer, reason: FinishReason) -> list[Frame]:
+    answer.over = True
+    done = {"event": "done", "id": answer.id, "finish_reason": reason, "usage": asdict(answer.usage())}
+    return [_note(answer.id, DEAD_END), done] if reason == "incomplete" else [done]
 
 
 def _note(id: int, text: str) -> Frame:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -23,6 +24,28 @@ from .peer import ChatServer
 WIRE_NAMES = {"max_completion_tokens": "max_tokens", "repeat_penalty": "repetition_penalty"}
 NO_PARAMETERS = frozenset({"model", "messages", "stream", "stream_options"})
 ASK = [Message("user", "one two three four five six")]
+
+
+def read_back(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling parameters that a request on the wire means."""
+    found = {WIRE_NAMES.get(name, name): value for name, value in body.items() if name not in NO_PARAMETERS}
+    if "stop" in found:
+        found["stop"] = tuple(found["stop"])
+    if "logit_bias" in found:
+        found["logit_bias"] = tuple((int(token), bias) for token, bias in found["logit_bias"].items())
+    if shape := found.pop("response_format", None):
+        found["json_schema"] = json.dumps(_schema(shape))
+    if "top_logprobs" in found:
+        assert found.pop("logprobs") is True
+    return found
+
+
+def _schema(shape: Mapping[str, Any]) -> Any:
+    """The schema of OpenAI's form; or of TGI's, in which the Hub's client writes to a server of one's own."""
+    if shape["type"] == "json_object":
+        return shape["value"]
+    assert shape["type"] == "json_schema" and shape["json_schema"]["strict"] and shape["json_schema"]["name"]
+    return shape["json_schema"]["schema"]
 
 
 class Case:
@@ -82,9 +105,7 @@ class Remote(Case):
 
     def reached(self, params: SamplingParams) -> dict[str, Any]:
         collect(self.backend.stream(ASK, params))
-        body = self._server.requests[-1].body
-        sent = {WIRE_NAMES.get(k, k): v for k, v in body.items() if k not in NO_PARAMETERS}
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in sent.items()}
+        return read_back(self._server.requests[-1].body)
 
     def freed(self) -> bool:
         return self._server.idle()

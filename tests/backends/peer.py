@@ -27,7 +27,9 @@ class ChatServer(FaultServer):
             talk.send(reply(200, {"object": "list", "data": [{"id": name} for name in MODELS]}))
             return
         words, reason = said(request.body)
-        parts = [event({"role": "assistant", "content": ""}), *map(event, words), event({}, reason)]
+        asked = request.body.get("top_logprobs") if request.body.get("logprobs") else None
+        spoken = [_spoken(word, asked) for word in words]
+        parts = [event({"role": "assistant", "content": ""}), *spoken, event({}, reason)]
         parts += [_usage(request.body, len(words)), DONE]
         for part in (STREAM, *map(chunk, parts), END):
             while self.silent and not self.lost and not talk.wait(0.02):
@@ -47,6 +49,19 @@ def said(body: Mapping[str, Any]) -> tuple[list[str], str]:
     words = pieces(text[: min(ends, default=len(text))])
     limit = body.get("max_tokens")
     return (words, "stop") if limit is None or len(words) <= limit else (words[:limit], "length")
+
+
+def _spoken(word: str, top: int | None) -> bytes:
+    """A word, with its log-probability where that was asked for: each alternative is one letter longer and rarer."""
+    choice: dict[str, Any] = {"index": 0, "delta": {"content": word}, "finish_reason": None}
+    if top is not None:
+        others = [_logprob(word + "?" * longer, -0.5 - longer) for longer in range(top)]
+        choice["logprobs"] = {"content": [{**_logprob(word, -0.5), "top_logprobs": others}]}
+    return event(choices=[choice])
+
+
+def _logprob(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
 
 
 def _usage(body: Mapping[str, Any], written: int) -> bytes:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise, zip_longest
+from typing import Any
 
 import psutil
 import pytest
 
-from multimodel.errors import MultimodelError
+from multimodel.errors import BadRequest, MultimodelError
 from multimodel.registry import BACKENDS
 from multimodel.types import Backend, Chunk, Message, SamplingParams, Usage, collect
 
@@ -174,18 +177,32 @@ def test_threads_may_ask_at_once(model: Backend) -> None:
 
 # Parameters
 
-SET = SamplingParams(
-    max_tokens=2, temperature=0.0, top_p=0.5, top_k=3, min_p=0.25, repetition_penalty=1.5, seed=0, stop=("zz", "yy")
-)
+SCHEMA = '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
+SET: dict[str, Any] = {
+    "max_tokens": 2,
+    "temperature": 0.0,
+    "top_p": 0.5,
+    "top_k": 3,
+    "min_p": 0.25,
+    "repetition_penalty": 1.5,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -0.5,
+    "seed": 0,
+    "stop": ("zz", "yy"),
+    "logit_bias": ((7, -1.5), (8, 2.0)),
+    "grammar": 'root ::= "yes" | "no"',
+    "json_schema": SCHEMA,
+    "top_logprobs": 2,
+}
 
 
 def test_every_parameter_is_tried() -> None:
-    assert SET.asdict().keys() == {field.name for field in fields(SamplingParams)}
+    assert SET.keys() == {field.name for field in fields(SamplingParams)}
 
 
-@pytest.mark.parametrize("field", SET.asdict())
+@pytest.mark.parametrize("field", SET)
 def test_a_parameter_reaches_the_model_where_it_is_taken_and_only_there(case: Case, model: Backend, field: str) -> None:
-    one = {field: SET.asdict()[field]}
+    one = {field: SET[field]}
     assert case.reached(SamplingParams(**one)) == (one if takes(model, field) else {})
 
 
@@ -220,11 +237,82 @@ def test_local_models_obey_what_narrows_the_choice(case: Case, model: Backend, p
     assert said(model, ASK, hot.merge(SamplingParams(**params))) == said(model) != said(model, ASK, hot)
 
 
-def test_local_models_obey_the_repetition_penalty(case: Case, model: Backend) -> None:
+@pytest.mark.parametrize("params", [{"repetition_penalty": 2.0}, {"presence_penalty": 2.0}, {"frequency_penalty": 2.0}])
+def test_local_models_obey_the_penalties(case: Case, model: Backend, params: dict[str, float]) -> None:
     if case.repeats:
         return
-    plain, varied = (said(model, ASK, GREEDY.merge(SamplingParams(repetition_penalty=p))) for p in (1.0, 2.0))
+    off = {name: float(name == "repetition_penalty") for name in params}
+    plain, varied = (said(model, ASK, GREEDY.merge(SamplingParams(**each))) for each in (off, params))
     assert plain == said(model) != varied
+
+
+def test_local_models_obey_a_bias(case: Case, model: Backend) -> None:
+    if case.repeats:
+        return
+    token = 40  # a letter of the tiny model
+    one = said(model, ASK, GREEDY.merge(SamplingParams(logit_bias=((token, 100.0),))))
+    assert len(set(one)) == 1 and one[0] not in said(
+        model, ASK, GREEDY.merge(SamplingParams(logit_bias=((token, -100.0),)))
+    )
+
+
+def test_local_models_obey_a_grammar(case: Case, model: Backend) -> None:
+    if case.repeats:
+        return
+    text, last = collect(
+        model.stream(ASK, SamplingParams(grammar='root ::= ("é" | "😀"){3} [0-9]+ "."', max_tokens=60))
+    )
+    assert last.finish_reason == "length" or re.fullmatch("(é|😀){3}[0-9]+[.]", text)
+    assert re.match("(é|😀){3}[0-9]", text)
+
+
+def test_local_models_obey_a_json_schema(case: Case, model: Backend) -> None:
+    if case.repeats:
+        return
+    text, last = collect(model.stream(ASK, SamplingParams(json_schema=SCHEMA, max_tokens=80)))
+    assert last.finish_reason == "stop" and isinstance(json.loads(text)["a"], int)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"grammar": 'root ::= "a'},
+        {"grammar": "root ::= root"},
+        {"grammar": "root ::= root | item\nitem ::= [a-z]"},
+        {"grammar": 'root ::= "a" root'},
+        {"grammar": 'root ::= "a" (other'},
+        {"grammar": ""},
+        {"json_schema": "{"},
+        {"json_schema": "[]"},
+        {"json_schema": '{"$ref": "#"}'},
+        {"json_schema": '{"type": "string", "pattern": "a+"}'},
+        {"logit_bias": ((999_999, 1.0),)},
+    ],
+)
+def test_what_cannot_be_obeyed_is_refused_and_others_go_on(case: Case, model: Backend, params: dict[str, Any]) -> None:
+    if case.repeats:
+        return
+    other = model.stream(LONG, GREEDY)
+    next(chunk for chunk in other if chunk.text)
+    with pytest.raises(BadRequest) as caught:
+        collect(model.stream(ASK, SamplingParams(**params)))
+    assert str(caught.value) and caught.value.hint
+    assert collect(other)[1].finish_reason in ENDS
+    assert said(model)
+
+
+def test_each_token_has_its_log_probability_where_it_was_asked_for(model: Backend) -> None:
+    if not takes(model, "top_logprobs"):
+        return
+    chunks = list(model.stream(ASK, GREEDY.merge(SamplingParams(top_logprobs=3))))
+    tokens = [token for chunk in chunks for token in chunk.logprobs]
+    text, last = collect(chunks)
+    assert last.usage and len(tokens) == last.usage.output_tokens
+    assert b"".join(token.data for token in tokens).decode("utf-8", "replace").startswith(text)
+    for token in tokens:
+        assert token.logprob <= 0 and len(token.alternatives) == 3
+        assert token.logprob == token.alternatives[0].logprob  # greedy: the likeliest
+    assert not any(chunk.logprobs for chunk in model.stream(ASK, GREEDY))
 
 
 def test_a_stop_string_is_never_shown(model: Backend) -> None:

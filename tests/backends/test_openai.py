@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from multimodel.types import Message, ModelId, ModelSpec, SamplingParams, collec
 
 from ..faults import FIN, HEL, LO, MODELS, FaultServer, error, reply, streamed
 from ..support import needs
+from .cases import read_back
 
 pytestmark = needs("openai")
 
@@ -39,6 +41,11 @@ ALL = SamplingParams(
     repetition_penalty=1.1,
     seed=1,
     stop=("x",),
+    presence_penalty=0.5,
+    frequency_penalty=-0.5,
+    logit_bias=((7, -1.5), (8, 2.0)),
+    json_schema='{"type": "integer"}',
+    top_logprobs=2,
 )
 HI = [Message("system", "Be kind."), Message("user", "hi")]
 
@@ -81,6 +88,15 @@ def test_every_parameter_has_its_place_on_the_wire() -> None:
         "top_p": 0.5,
         "seed": 1,
         "stop": ["x"],
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "logit_bias": {"7": -1.5, "8": 2.0},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": {"type": "integer"}, "strict": True},
+        },
+        "logprobs": True,
+        "top_logprobs": 2,
     }
 
 
@@ -100,12 +116,13 @@ def test_max_tokens_has_a_new_name_where_it_was_renamed(name: str, own_api: bool
 
 def test_what_the_capabilities_say_is_what_reaches_the_wire(server: FaultServer) -> None:
     with_extras, plain = backend(named(server)), backend(own(server), "openai:m")
-    collect(with_extras.stream(HI, ALL))
-    collect(plain.stream(HI, ALL))
-    first, second = (request.body for request in server.asked("good"))
-    assert with_extras.capabilities.params <= first.keys()
-    assert first["repeat_penalty"] == 1.1
-    assert plain.capabilities.params == set(ALL.asdict()) & second.keys()
+    for params in (ALL, replace(ALL, json_schema=None, grammar='root ::= "a"')):
+        collect(with_extras.stream(HI, params))
+        collect(plain.stream(HI, params))
+    first, second, third, fourth = (request.body for request in server.asked("good"))
+    assert with_extras.capabilities.params == read_back(first).keys() | read_back(third).keys()
+    assert (first["repeat_penalty"], third["grammar"]) == (1.1, 'root ::= "a"')
+    assert plain.capabilities.params == read_back(second).keys() | read_back(fourth).keys()
 
 
 def test_a_key_goes_to_its_own_address_only(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,3 +298,17 @@ def test_pieces_are_stamped_where_they_arrive(server: FaultServer) -> None:
     server.once("good", streamed(HEL, LO, FIN))
     times = [chunk.at for chunk in backend(named(server)).stream(HI, ALL) if chunk.text]
     assert len(times) == 2 and times == sorted(times)
+
+
+def test_a_schema_that_is_none_is_refused_before_anything_is_sent(server: FaultServer) -> None:
+    with pytest.raises(BadRequest, match="JSON schema") as caught:
+        collect(backend(own(server), "openai:m").stream(HI, SamplingParams(json_schema="{")))
+    assert caught.value.hint and not server.requests
+
+
+def test_log_probabilities_are_refused_with_their_switch(server: FaultServer) -> None:
+    server.once("good", refusal("logprobs", "unsupported_parameter"))
+    model = backend(own(server), "openai:m")
+    notes = [chunk.note for chunk in model.stream(HI, SamplingParams(top_logprobs=2)) if chunk.note]
+    assert notes == ["logprobs is not taken by this model; it was left out."]
+    assert not server.asked("good")[1].body.keys() & {"logprobs", "top_logprobs"}

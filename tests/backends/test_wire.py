@@ -15,7 +15,7 @@ from multimodel.backends.service import Service
 from multimodel.errors import ProtocolFailure
 from multimodel.pump import Arrived
 from multimodel.settings import ApiSettings
-from multimodel.types import Chunk
+from multimodel.types import Chunk, TokenLogprob
 
 from ..faults import FaultServer
 
@@ -282,3 +282,46 @@ def test_an_empty_finish_reason_is_none() -> None:
     assert story.finish_reason is None and not story.overdue(100.0)
     story.told(Arrived(FINISH, at=2.0))
     assert not story.overdue(2.0 + remote.AFTER_FINISH) and story.overdue(2.1 + remote.AFTER_FINISH)
+
+
+# Log-probabilities
+
+
+def logprob(token: object, value: object = -0.5, **more: object) -> dict[str, object]:
+    return {"token": token, "logprob": value, **more}
+
+
+@pytest.mark.parametrize(
+    ("told", "heard"),
+    [
+        (None, ()),
+        ([], ()),
+        ({"content": None}, ()),
+        ({"content": "x"}, ()),
+        ({"content": ["x", None, {}, logprob("a", None), logprob("a", "0"), logprob("a", float("nan"))]}, ()),
+        ({"content": [logprob("é")]}, (TokenLogprob("é", -0.5),)),
+        ({"content": [logprob("\\xe2\\x82", bytes=[226, 130])]}, (TokenLogprob("\ufffd", -0.5, (), b"\xe2\x82"),)),
+        ({"content": [logprob("a", bytes=[97, 300])]}, (TokenLogprob("a", -0.5),)),
+        ({"content": [logprob("a", bytes=None)]}, (TokenLogprob("a", -0.5),)),
+        ({"content": [logprob("\x1b[31mred\x00")]}, (TokenLogprob("red", -0.5),)),
+        ({"content": [logprob("\ud800")]}, (TokenLogprob("\ufffd", -0.5),)),
+        ({"content": [logprob("a", -9999.0, top_logprobs=None)]}, (TokenLogprob("a", -9999.0),)),
+        ({"content": [logprob(7)]}, (TokenLogprob("", -0.5),)),
+    ],
+)
+def test_what_a_server_tells_of_tokens_is_taken_where_it_is_one(told: object, heard: tuple[TokenLogprob, ...]) -> None:
+    assert remote.logprobs_of({"logprobs": told}) == heard
+
+
+def test_alternatives_have_none_of_their_own_and_are_as_many_as_can_be_asked_for() -> None:
+    nested = logprob("b", top_logprobs=[logprob("c")])
+    (token,) = remote.logprobs_of({"logprobs": {"content": [logprob("a", top_logprobs=[nested] * 30)]}})
+    assert token.alternatives == (TokenLogprob("b", -0.5),) * 20
+
+
+def test_a_server_that_tells_of_tokens_for_ever_is_hung_up_on() -> None:
+    story = remote.Story()
+    event = {"choices": [{"delta": {}, "logprobs": {"content": [logprob("a")] * 1000}}]}
+    with pytest.raises(ProtocolFailure):
+        for at in range(200):
+            story.told(Arrived(event, float(at)))
