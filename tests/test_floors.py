@@ -16,12 +16,19 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.errors"],
     ["multimodel.types"],
     ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.quants", "multimodel.web"],
-    ["multimodel.retry", "multimodel.pump", "multimodel.folder", "multimodel.jobs", "multimodel.ratings", "multimodel.schema"],
+    [
+        "multimodel.retry",
+        "multimodel.pump",
+        "multimodel.folder",
+        "multimodel.jobs",
+        "multimodel.ratings",
+        "multimodel.schema",
+    ],
     ["multimodel.hub"],
     ["multimodel.transfer"],
     ["multimodel.download"],
     ["multimodel.locate"],
-    ["multimodel.downloads"],
+    ["multimodel.downloads", "multimodel.stored"],
     ["multimodel.memory"],
     ["multimodel.machines"],
     ["multimodel.workers"],
@@ -37,15 +44,26 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["tabs"],
     ["app"],
 ]
+TRAINING = [  # what runs in the processes that train and predict
+    f"multimodel.finetune.{name}"
+    for name in ("classifier", "prepare", "record", "reporter", "train", "trainer", "tuning")
+]
 OWNERS = {
     "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.page"],
-    "torch": ["multimodel.hardware", "multimodel.workers.torch*"],
-    "transformers": ["multimodel.workers.torch*"],
-    "safetensors": ["multimodel.workers.torch*"],
+    "torch": ["multimodel.hardware", "multimodel.workers.torch*", *TRAINING],
+    "transformers": ["multimodel.workers.torch*", *TRAINING],
+    "safetensors": ["multimodel.workers.torch*", *TRAINING],
+    "sklearn": ["multimodel.finetune.metrics", "multimodel.finetune.baseline"],
     "llama_cpp": ["multimodel.memory.engine_child", "multimodel.workers.llama*"],
     "jinja2": ["multimodel.workers.prompt"],
     "openai": ["multimodel.backends.openai"],
-    "huggingface_hub": ["multimodel.backends.hf_inference", "multimodel.download", "multimodel.transfer", "multimodel.hub.*"],
+    "huggingface_hub": [
+        "multimodel.backends.hf_inference",
+        "multimodel.download",
+        "multimodel.stored",
+        "multimodel.transfer",
+        "multimodel.hub.*",
+    ],
     "datasets": ["multimodel.finetune.sources"],
     "pyarrow": ["multimodel.finetune.formats"],
     "openpyxl": ["multimodel.finetune.formats"],
