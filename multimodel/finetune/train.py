@@ -1,0 +1,134 @@
+"""A run from its folder to a saved model, in the process that trains."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from transformers import PrinterCallback
+
+from ..errors import TrainingError
+from ..settings import ModelSettings, Settings
+from . import checkpoints
+from .classifier import quiet
+from .control import Control
+from .events import Writer
+from .judging import judged
+from .order import by_length
+from .prepare import Prepared, prepare
+from .record import Session, build
+from .reporter import Reporter, Rules, check_room, judge
+from .runfolder import Trained
+from .store import Store
+from .trainer import GroupedTrainer, arguments, class_weights, collate, figures, loss_function
+from .tuning import counted
+
+LOGS = 200  # points of the loss curve
+WEIGHTS = "model.safetensors"
+
+
+def train(folder: Path, writer: Writer, control: Control) -> None:
+    """Prepare, train, judge and save, or what is left of that. Raises MultimodelError, and what the libraries raise."""
+    quiet()
+    session = Session(time.perf_counter())
+    run = prepare(folder, writer)
+    session.mark("preparing")
+    if not Trained.load(folder):
+        _train(run, writer, control)
+    session.mark("training")
+    if trained := Trained.load(folder):
+        _finish(run, writer, trained, session)
+
+
+def _train(run: Prepared, writer: Writer, control: Control) -> None:
+    """Train to the end, or until asked to stop; says so with `Trained`, unless the run was interrupted."""
+    args = arguments(run.config, run.folder, run.plan | {"logging_steps": max(1, _steps(run, 1) // LOGS)})
+    rules = _rules(run, args.world_size)
+    check_room(run.folder, (checkpoints.KEPT + 2) * rules.room)
+    reporter = Reporter(run.folder, writer, control, rules)
+    validation = run.sets["validation"]
+    trainer = GroupedTrainer(
+        model=run.model,
+        args=args,
+        data_collator=collate(run.pad, run.labels.task),
+        train_dataset=run.sets["train"],
+        eval_dataset=validation.take(by_length(validation.lengths)) if len(validation) else None,
+        compute_loss_func=loss_function(run.labels.task, _weights(run)),
+        compute_metrics=figures(run.labels.task),
+        callbacks=[reporter],
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints every point
+    last = checkpoints.newest(run.folder)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if trainer.is_world_process_zero():
+        _ended(run, trainer.state, reporter.stopped_early, writer, control)
+
+
+def _weights(run: Prepared) -> list[float] | None:
+    if not run.config.class_weights:
+        return None
+    return class_weights(run.sets["train"].truth, run.labels.task, run.labels.outputs)
+
+
+def _ended(run: Prepared, state: Any, early: bool, writer: Writer, control: Control) -> None:
+    over = early or state.global_step >= state.max_steps
+    if not over and control.stopping == "interrupted":
+        writer.end("interrupted", f"The app ended; saved at step {state.global_step:,}.")
+        return
+    best = judge(state.log_history, run.plan["metric"]).step or state.global_step
+    Trained("done" if over else "stopped", best, state.global_step, state.max_steps, early).save(run.folder)
+
+
+def _steps(run: Prepared, world: int) -> int:
+    """Steps of the whole run."""
+    return run.config.epochs * _steps_per_epoch(run, world)
+
+
+def _steps_per_epoch(run: Prepared, world: int) -> int:
+    batches = math.ceil(len(run.sets["train"]) / (run.config.batch_size * world))
+    return math.ceil(batches / run.config.gradient_accumulation)
+
+
+def _rules(run: Prepared, world: int) -> Rules:
+    each, times = _steps_per_epoch(run, world), run.config.evaluations
+    steps = {max(1, round(each * k / times)) for k in range(1, run.config.epochs * times + 1)}
+    every, trained = counted(run.model)
+    return Rules(
+        evaluate_at=frozenset(steps | {_steps(run, world)}) if len(run.sets["validation"]) else frozenset(),
+        metric=run.plan["metric"],
+        patience=run.config.early_stopping,
+        samples=run.config.batch_size * run.config.gradient_accumulation * world,
+        checkpoint_steps=run.config.checkpoint_steps,
+        room=4 * every + 8 * trained + 1_000_000,  # weights, two moments of the optimizer, and small files
+    )
+
+
+def _finish(run: Prepared, writer: Writer, trained: Trained, session: Session) -> None:
+    """Judge the best weights, write the model's folder and publish it."""
+    weights = run.folder / f"checkpoint-{trained.step}" / WEIGHTS
+    if not weights.exists():
+        hint = "Resume: training goes on from the newest checkpoint that is whole."
+        raise TrainingError(f"The best checkpoint, of step {trained.step:,}, is gone.", hint=hint)
+    run.model.load_state_dict(load_file(weights))
+    found = judged(run, writer)
+    session.mark("judging")
+    writer.phase("saving", "writing the model")
+    built = build(run, found, trained, session)
+    store = Store(Settings(models=ModelSettings(fine_tuned_dir=Path(run.order.models))))
+    target = store.publish(built, run.config.name)
+    if trained.phase == "done":  # a stopped run may go on
+        for path in checkpoints.all_of(run.folder):
+            checkpoints.remove(path)
+    shown = {name: value for name, value in found.metrics.items() if isinstance(value, int | float)}
+    writer.end(trained.phase, _said(trained), model=str(target), metrics=shown)
+
+
+def _said(trained: Trained) -> str:
+    if trained.phase == "stopped":
+        at = f"step {trained.steps:,} of {trained.total_steps:,}"
+        return f"Stopped at {at}. The best model so far, of step {trained.step:,}, is saved and ready to use."
+    early = " Training ended early, because nothing got better." if trained.early else ""
+    return f"The best model, of step {trained.step:,}, is saved and ready to use.{early}"
