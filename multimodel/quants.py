@@ -19,7 +19,7 @@ BITS: dict[str, float] = {
     **{"IQ1_S": 2.0, "IQ1_M": 2.15, "TQ1_0": 2.0, "TQ2_0": 2.4, "IQ2_XXS": 2.38, "IQ2_XS": 2.59, "IQ2_S": 2.74},
     **{"IQ2_M": 2.93, "Q2_K_S": 2.97, "Q2_K": 3.16, "Q2_K_L": 3.4, "IQ3_XXS": 3.25, "IQ3_XS": 3.5, "Q3_K_S": 3.64},
     **{"IQ3_S": 3.66, "IQ3_M": 3.76, "Q3_K_M": 4.0, "Q3_K_L": 4.3, "Q3_K_XL": 4.6, "IQ4_XS": 4.46, "IQ4_NL": 4.68},
-    **{"Q4_0": 4.66, "Q4_K_S": 4.67, "Q4_K_M": 4.89, "Q4_K_L": 5.1, "Q4_1": 5.1, "MXFP4": 4.8, "NVFP4": 4.9},
+    **{"Q4_0": 4.66, "Q4_K_S": 4.67, "Q4_K_M": 4.89, "Q4_K_L": 5.1, "Q4_1": 5.1, "MXFP4": 4.65, "NVFP4": 4.9},
     **{"Q5_0": 5.57, "Q5_K_S": 5.57, "Q5_K_M": 5.7, "Q5_K_L": 5.9, "Q5_1": 6.0, "Q6_K": 6.56, "Q6_K_L": 6.7},
     **{"Q8_0": 8.5, "BF16": 16.0, "F16": 16.0, "FP16": 16.0, "F32": 32.0},
 }
@@ -67,6 +67,25 @@ def bits(label: str) -> float | None:
     stem = plain.rpartition("_")[0]
     near = (f"{stem}_M", stem)
     return next((BITS[name] for name in near if name in BITS), None)
+
+
+def size_of(label: str, parameters: int, embedding: int = 0, *, tied: bool = False, width: int = 256) -> int | None:
+    """Bytes of a model of so many parameters in that quantisation, as `llama-quantize` mixes types; within a few
+    percent. None for a label that is not known.
+
+    `embedding`: parameters of the token embedding. Where it is `tied` it also makes the output, and keeps at least
+    Q6_K. `width`: numbers in a row; rows that are no multiple of 256 cannot be K-quants and take the next larger type.
+
+    >>> size_of("Q8_0", 8_030_261_248) // 10**7
+    853
+    """
+    each = bits(label)
+    if each is None:
+        return None
+    whole = width % 256 == 0 or not ("_K" in label or label.startswith("IQ"))
+    each = each if whole else max(each, 5.6)
+    shared = embedding if tied else 0
+    return int((shared * max(each, 6.5625 if whole else 8.5) + (parameters - shared) * each) / 8)
 
 
 def gather(names: Iterable[str]) -> dict[str, list[str]]:

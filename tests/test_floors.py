@@ -28,7 +28,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.transfer"],
     ["multimodel.download"],
     ["multimodel.locate"],
-    ["multimodel.downloads", "multimodel.stored"],
+    ["multimodel.downloads", "multimodel.shipped", "multimodel.stored"],
     ["multimodel.memory"],
     ["multimodel.machines"],
     ["multimodel.workers"],
@@ -49,7 +49,7 @@ TRAINING = [  # what runs in the processes that train and predict
     for name in ("classifier", "prepare", "record", "reporter", "train", "trainer", "tuning")
 ]
 OWNERS = {
-    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.page"],
+    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.page", "tabs.system"],
     "torch": ["multimodel.hardware", "multimodel.workers.torch*", *TRAINING],
     "transformers": ["multimodel.workers.torch*", *TRAINING],
     "safetensors": ["multimodel.workers.torch*", *TRAINING],
