@@ -14,7 +14,7 @@ import pytest
 
 from .faults import DONE, FIN, FaultServer, event, reply, streamed
 from .serving import ENDING, Server, app, chromium, ended, free_port
-from .support import GUIDE_FOLDER, GUIDE_GGUF, needs, needs_browser
+from .support import GUIDE_FOLDER, GUIDE_GGUF, needs, needs_browser, tiny_gguf, tiny_llama
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright")]
 
@@ -177,6 +177,26 @@ def test_a_fresh_page_answers_a_question_in_two_columns_and_ctrl_c_ends_it_all(
         assert server.process.wait(ENDING) == 0
         assert all(ended(worker) for worker in workers)
         assert "Traceback" not in server.printed()
+
+
+@needs("llama_cpp", "gguf", "torch", "transformers")
+def test_eight_columns_of_two_visitors_stream_from_one_model_at_once(
+    browser: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("eight")
+    model = tiny_gguf(tiny_llama(folder / "hf", context=4096), folder / "tiny.gguf")
+    with app(folder, MULTIMODEL_COLUMNS=[f"gguf:{model}"] * 4, MULTIMODEL_MAX_TOKENS="2048") as server:
+        for first, second in zip(visit(browser, server), visit(browser, server), strict=True):
+            first.ask("Count to ten.")
+            second.ask("And back again.")
+            first.growing(3)
+            second.growing(3)
+            for chat in (first, second):
+                chat.finished(patience=3 * PATIENCE)
+                for column in chat.columns.all():
+                    assert FIGURES.search(column.locator(".mm-figures").inner_text())
+        workers = [child for child in server.children() if "multimodel.workers" in " ".join(child.cmdline())]
+        assert len(workers) == 1
 
 
 WATCH = """() => {
