@@ -202,6 +202,9 @@ class Worker:
     def _obituary(self, code: int) -> WorkerCrashed:
         if self._closing:
             return WorkerCrashed(f"{self.name} was unloaded.", hint="Send the prompt again to load it.")
+        if reason(code) == "SIGVTALRM":  # the limit of `prompt.time_limit`
+            loops = f"The chat template of {self.name} did not come to an end, so its process was ended."
+            return WorkerCrashed(loops, hint="Choose another model, or load it with another chat template.")
         said = b"".join(self._said)[-STDERR_KEPT:].decode("utf-8", "replace").strip().splitlines()
         last = f" Its last words: {said[-1][:300]}" if said else ""
         hint = "Send the prompt again to start it anew. If it ends again, the file may be damaged or memory short."

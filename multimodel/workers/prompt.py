@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
+
+import psutil
 
 from ..errors import BadRequest, BrokenFile
 from ..types import Message
 
 PLAIN_NOTE = "This model has no chat template; it continues plain text."
 TEMPLATE_SECONDS = 2.0  # a template is code of the model's author, and a one-line loop can run for hours
+LAST_SECONDS = 10.0  # of processor: some loops run in native code, which nothing but the end of the process interrupts
+TEMPLATE_BYTES = 1 << 30  # it may take beside what the process has
 
 
 def plain_prompt(messages: Sequence[Message]) -> str:
@@ -60,7 +65,7 @@ def system_folded(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def render(template: Callable[[Sequence[Message]], str], messages: Sequence[Message]) -> str:
-    """What the model's own template makes of the messages, within two seconds.
+    """What the model's own template makes of the messages, within two seconds and a gigabyte.
 
     A template that refuses the system role gets the system text inside the first user turn. Raises BadRequest with
     the template's own words where it refuses the conversation, BrokenFile where it does not work at all.
@@ -68,7 +73,7 @@ def render(template: Callable[[Sequence[Message]], str], messages: Sequence[Mess
     from jinja2.exceptions import SecurityError, TemplateError  # what both libraries render templates with
 
     try:
-        with time_limit(TEMPLATE_SECONDS):
+        with time_limit(TEMPLATE_SECONDS), memory_limit(TEMPLATE_BYTES):
             try:
                 return template(messages)
             except SecurityError:
@@ -87,17 +92,39 @@ def render(template: Callable[[Sequence[Message]], str], messages: Sequence[Mess
 
 @contextmanager
 def time_limit(seconds: float) -> Generator[None]:
-    """Raise BrokenFile in the block once the time is over. Needs the main thread; elsewhere there is no limit."""
+    """Raise BrokenFile in the block once the time is over; end the process with SIGVTALRM where that is not obeyed.
+
+    Needs the main thread, and signals; elsewhere there is no limit.
+    """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
     before = signal.signal(signal.SIGALRM, _too_slow)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LAST_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def memory_limit(room: int) -> Generator[None]:
+    """Let the block take `room` bytes and no more: MemoryError. There is no limit where the system knows none."""
+    if sys.platform == "win32":
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with suppress(ValueError, OSError):  # above a limit that the process was started with
+        resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _too_slow(number: int, frame: FrameType | None) -> None:

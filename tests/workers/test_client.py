@@ -19,7 +19,7 @@ from multimodel.types import LoadOptions, Message, SamplingParams
 from multimodel.workers.client import Worker
 from multimodel.workers.protocol import Frame
 
-from ..support import eventually, needs
+from ..support import CHAT_TEMPLATE, eventually, needs, tiny_gguf, tiny_llama
 
 pytestmark = [needs("llama_cpp", "gguf", "torch"), pytest.mark.skipif(sys.platform == "win32", reason="needs signals")]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
@@ -101,6 +101,34 @@ def test_a_child_that_dies_is_an_error_for_everyone_who_waits(worker: Worker, nu
 def test_what_the_child_said_last_is_in_the_message(worker: Worker) -> None:
     with pytest.raises(WorkerCrashed, match="KeyError: 'params'"):
         list(worker._ask(1, {"op": "generate", "id": 1}))
+
+
+LOOPS_FOR_SOME = (
+    "{% if messages[0].content == 'loop' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
+    "{% endfor %}{% endif %}" + CHAT_TEMPLATE
+)
+
+
+def test_a_template_that_loops_is_an_error_for_one_and_the_child_answers_the_others(tmp_path: Path) -> None:
+    path = tiny_gguf(tiny_llama(tmp_path / "hf", template=LOOPS_FOR_SOME), tmp_path / "loops.gguf")
+    worker = started(path)
+    try:
+        before = said(worker)
+        other = worker.generate(ASK, SamplingParams())
+        assert next(event for event in other if event and event["event"] == "text")
+        with pytest.raises(BrokenFile, match="template of this model runs longer than 2 s"):
+            list(worker.generate([Message("user", "loop")], SHORT))
+        assert [event for event in other if event][-1]["event"] == "done"
+        assert said(worker) == before
+    finally:
+        worker.close()
+
+
+def test_a_template_that_had_to_be_killed_is_named(worker: Worker) -> None:
+    os.kill(worker.pid, signal.SIGVTALRM)
+    with pytest.raises(WorkerCrashed, match="chat template of gguf:tiny did not come to an end") as caught:
+        list(worker.generate(ASK, SamplingParams()))
+    assert "another" in caught.value.hint
 
 
 @pytest.mark.parametrize("keep", [0, 100, 3000, 30_000])
