@@ -24,6 +24,8 @@ from multimodel.settings import Settings
 from multimodel.web import Guard
 from tabs.chat import ChatTab
 from tabs.page import header, theme
+from tabs.system import TAB as SYSTEM
+from tabs.system import SystemTab
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 
@@ -42,8 +44,11 @@ def build(engine: Engine) -> gr.Blocks:
     page: gr.Blocks
     with gr.Blocks(title="MultiModel", fill_width=True, analytics_enabled=False) as page:
         header(engine, page)
-        with gr.Tabs(elem_id="mm-tabs"), gr.Tab("Chat", elem_id="mm-chat-tab"):
-            ChatTab(engine, Boards(engine)).build(page)
+        with gr.Tabs(elem_id="mm-tabs") as tabs:
+            with gr.Tab("Chat", elem_id="mm-chat-tab"):
+                ChatTab(engine, Boards(engine)).build(page)
+            with gr.Tab(SYSTEM, elem_id="mm-system-tab"):
+                SystemTab(engine).build(tabs)
     return page
 
 
@@ -66,7 +71,7 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         max_file_size="20mb",
         state_session_capacity=200,
         theme=theme(),
-        css_paths=[ASSETS / "style.css"],
+        css_paths=[ASSETS / "style.css", ASSETS / "system.css"],
         head_paths=[ASSETS / "head.html"],
         app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
     )

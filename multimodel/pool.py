@@ -37,6 +37,7 @@ class Resident:
     state: State
     predicted: int  # by the memory plan; 0 until it is made
     measured: int  # resident in its process
+    taken: int  # what the pool counts it for: the larger of prediction and truth
     device: Kind
     facts: Facts | None = None  # None while it loads
     status: Status | None = None  # what the process last said
@@ -277,6 +278,7 @@ class Place:
             state=state,
             predicted=plan.total if plan else 0,
             measured=process.memory() if process else 0,
+            taken=self.size,
             device=self.kind,
             facts=process.facts if process else None,
             status=self._status,
