@@ -8,6 +8,10 @@
 [('echo:a', 'hi'), ('echo:b', 'hi')]
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import finetune
 from .compare import race
 from .engine import Engine
 from .errors import (
@@ -18,9 +22,13 @@ from .errors import (
     ConfigError,
     ConnectionFailure,
     ContextLengthExceeded,
+    DataError,
+    DiskFull,
+    Diverged,
     DownloadFailed,
     GatedModel,
     InvalidModelId,
+    InvalidName,
     InvalidParameter,
     InvalidSetting,
     LoadError,
@@ -35,9 +43,12 @@ from .errors import (
     Retryable,
     ServerFailure,
     TimedOut,
+    TrainingError,
     Unexpected,
     WorkerCrashed,
 )
+from .finetune.types import Prediction, TrainConfig, TrainUpdate
+from .memory import MemoryPlan
 from .settings import Settings
 from .types import (
     Capabilities,
@@ -53,6 +64,9 @@ from .types import (
     Usage,
 )
 
+if TYPE_CHECKING:
+    from .memory import estimate as estimate
+
 __all__ = [
     "AuthenticationFailure",
     "BackendError",
@@ -63,14 +77,19 @@ __all__ = [
     "ConfigError",
     "ConnectionFailure",
     "ContextLengthExceeded",
+    "DataError",
+    "DiskFull",
+    "Diverged",
     "DownloadFailed",
     "Engine",
     "GatedModel",
     "InvalidModelId",
+    "InvalidName",
     "InvalidParameter",
     "InvalidSetting",
     "LoadError",
     "LoadOptions",
+    "MemoryPlan",
     "Message",
     "MissingDependency",
     "MissingKey",
@@ -79,6 +98,8 @@ __all__ = [
     "ModelSpec",
     "MultimodelError",
     "NotEnoughMemory",
+    "Prediction",
+    "Predictor",
     "ProtocolFailure",
     "QuotaExceeded",
     "RateLimited",
@@ -90,8 +111,23 @@ __all__ = [
     "Stage",
     "Timing",
     "TimedOut",
+    "TrainConfig",
+    "TrainUpdate",
+    "TrainingError",
     "Unexpected",
     "Usage",
     "WorkerCrashed",
+    "finetune",
+    "estimate",
     "race",
 ]
+
+
+LATER = {"Predictor": ".finetune.predict", "estimate": ".memory"}  # where they are; importing them takes a moment
+
+
+def __getattr__(name: str) -> Any:
+    """What takes a moment to import comes when it is first asked for."""
+    if name in LATER:
+        return getattr(import_module(LATER[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

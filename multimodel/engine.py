@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import cached_property
+from importlib import import_module
 from threading import Lock
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from . import registry
 from .chat import ask, refused
@@ -27,6 +29,10 @@ from .types import (
     Snapshot,
     Timing,
 )
+
+if TYPE_CHECKING:
+    from .finetune.jobs import Jobs
+    from .finetune.predict import Predictors
 
 Connect = Callable[[ModelSpec, Settings, Pool], Backend]
 Model = ModelId | ModelSpec
@@ -71,6 +77,20 @@ class Engine:
         found = self._hardware or (self.hardware() if gpu_possible() else without_torch("there is no GPU"))
         device = found.of(name) or found.devices[-1]
         return device if device.kind == "cuda" else replace(device, free=min(device.total, memory().free))
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The fine-tuning runs of this machine."""
+        module = import_module("multimodel.finetune.jobs")  # imported on first use
+        jobs: Jobs = module.Jobs(self.settings, self.pool.cores, device=lambda name: self.device(name).kind)
+        return jobs
+
+    @cached_property
+    def predictors(self) -> Predictors:
+        """The fine-tuned models in use, each in a process that stays warm."""
+        module = import_module("multimodel.finetune.predict")
+        predictors: Predictors = module.Predictors(self.settings, self.pool.cores)
+        return predictors
 
     def backend(self, model: Model) -> Backend:
         """The model, connected at most once however many ask. Raises ConfigError or LoadError."""
@@ -135,6 +155,9 @@ class Engine:
         for spec in tuple(self._backends):
             self.unload(spec)
         self.pool.close()
+        for name in ("jobs", "predictors"):
+            if name in vars(self):
+                getattr(self, name).close()
 
     def __enter__(self) -> Self:
         return self

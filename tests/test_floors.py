@@ -30,7 +30,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.locate"],
     ["multimodel.downloads", "multimodel.shipped", "multimodel.stored"],
     ["multimodel.memory"],
-    ["multimodel.machines"],
+    ["multimodel.machines", "multimodel.verdict"],
     ["multimodel.workers"],
     ["multimodel.pool", "multimodel.modifiers"],
     ["multimodel.backends", "multimodel.registry"],
@@ -46,7 +46,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
 ]
 TRAINING = [  # what runs in the processes that train and predict
     f"multimodel.finetune.{name}"
-    for name in ("classifier", "prepare", "record", "reporter", "train", "trainer", "tuning")
+    for name in ("classifier", "predicting", "prepare", "record", "reporter", "train", "trainer", "tuning")
 ]
 OWNERS = {
     "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.page", "tabs.system"],

@@ -167,6 +167,11 @@ def _text_column(table: Table, label: str | None) -> tuple[str, str]:
     return longest, "it has the longest texts"
 
 
+def text_column(table: Table) -> str:
+    """The column that holds the texts, for a table without labels. Raises DataError."""
+    return _text_column(table, None)[0]
+
+
 def _label_column(table: Table, text: str) -> tuple[str, str]:
     free = [c for c in table.columns if c != text]
     if not free:

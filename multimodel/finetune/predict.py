@@ -1,0 +1,350 @@
+"""Using a model: one text or many, a whole file, which words decided, and words for a gap.
+
+In a script the model is in the same process; in the app in one of its own, which is kept warm.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib import import_module
+from pathlib import Path
+from threading import Lock, RLock
+from typing import BinaryIO, Protocol, Self, cast
+
+from ..compute import Cores
+from ..errors import BrokenFile, WorkerCrashed
+from ..settings import Settings
+from ..workers.process import reason, spawn
+from ..workers.protocol import Frame, encode, error_from, read
+from .bases import base_folder
+from .data import text_column
+from .export import write_csv
+from .labels import LabelMap
+from .reading import read as read_table
+from .store import MANIFEST, Store
+from .tables import Cell, Limits
+from .types import Attribution, Filling, Prediction
+
+FIRST = 64  # texts of the first piece of many; later pieces take about PIECE seconds
+PIECE = 0.5
+GRACE = 2.0  # seconds that a process may take to end by itself
+WARM = 3  # models kept in memory
+
+
+class Runtime(Protocol):
+    """A loaded model, here or in a process of its own."""
+
+    labels: LabelMap | None  # None: no classifier
+
+    def logits(self, texts: Sequence[str]) -> list[list[float]]: ...
+    def occluded(self, text: str) -> tuple[list[tuple[int, int]], list[list[float]]]: ...
+    def fillings(self, text: str, top: int) -> list[tuple[str, float, str]]: ...
+    def close(self) -> None: ...
+
+
+class Predictor:
+    """A fine-tuned model by its name or folder, or a classifier from the Hub.
+
+    `Predictor("reviews")(["lovely", "dull"])` gives a Prediction for each text, in their order.
+    """
+
+    def __init__(
+        self, model: str | Path, *, settings: Settings | None = None, runtime: Callable[[Path], Runtime] | None = None
+    ) -> None:
+        """Raises LoadError. `runtime`: how the folder is loaded; in this process where it is not given."""
+        self.folder = find(model, settings or Settings.load())
+        self._runtime = (runtime or Here)(self.folder)
+
+    @property
+    def labels(self) -> LabelMap:
+        """The classes in their order, the task, temperature and thresholds. Raises BrokenFile for no classifier."""
+        if found := self._runtime.labels:
+            return found
+        raise BrokenFile(f"{self.folder.name} is no classifier.", hint="Fine-tune it first, or choose one that is.")
+
+    def __call__(self, texts: Sequence[str], *, threshold: float | None = None) -> list[Prediction]:
+        """What the model says of each text, in their order.
+
+        `threshold` (0..1): from which probability on one of several labels is said, instead of the model's own.
+        Raises BackendError or LoadError.
+        """
+        steps = self.stream(texts, threshold=threshold)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: list[Prediction] = end.value
+                return found
+
+    def stream(
+        self, texts: Sequence[str], *, threshold: float | None = None
+    ) -> Generator[float, None, list[Prediction]]:
+        """The same, telling the fraction that is done (0..1) about twice a second. Closing it stops the work.
+
+        Equal texts are asked once; long ones together, so that little is padded.
+        """
+        labels = self.labels
+        unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        different = list(unique)
+        order = sorted(range(len(different)), key=lambda i: -len(different[i]))
+        found: list[list[float]] = [[]] * len(different)
+        done, size = 0, FIRST
+        while done < len(order):
+            part, started = order[done : done + size], time.perf_counter()
+            for index, row in zip(part, self._runtime.logits([different[i] for i in part]), strict=True):
+                found[index] = row
+            done += len(part)
+            size = max(16, min(4096, round(len(part) * PIECE / max(1e-3, time.perf_counter() - started))))
+            yield done / len(order)
+        said = labels.predictions(found, threshold) if found else []
+        return [said[unique[text]] for text in texts]
+
+    def explain(self, text: str, label: str | None = None) -> list[Attribution]:
+        """How much each word speaks for `label` (the predicted one): the probability lost when it is left out.
+
+        Occlusion (Zeiler and Fergus 2014). For numbers: what the number loses. Of long texts several words at once.
+        """
+        labels = self.labels
+        pieces, found = self._runtime.occluded(text)
+        whole, *without = labels.predictions(found)
+        name = label or max(whole.scores, key=lambda name: whole.scores[name], default="")
+        return [
+            Attribution(text[start:end], start, _value(whole, name) - _value(other, name))
+            for (start, end), other in zip(pieces, without, strict=True)
+        ]
+
+    def fill(self, text: str, top: int = 5) -> list[Filling]:
+        """The likeliest words for the first [MASK] of a text, by a masked language model. Raises BadRequest."""
+        return [Filling(*row) for row in self._runtime.fillings(text, top)]
+
+    def file(
+        self, source: Path, target: Path, *, column: str | None = None, threshold: float | None = None
+    ) -> Generator[float, None, Path]:
+        """Predict every row of a file of any kind into a CSV file: its columns, then label, score and each probability.
+
+        Tells the fraction that is done. `column`: the texts; found by itself. Raises DataError, DiskFull.
+        """
+        table = read_table(source, Limits())
+        name = column or text_column(table)
+        said = yield from self.stream([_joined(cell) for cell in table.column(name)], threshold=threshold)
+        shares = said[0].scores if said else {}
+        columns = [*table.columns, "predicted", "score", *(f"p({name})" for name in shares)]
+        cells = (
+            [*map(_joined, row), p.label, f"{p.score:.6g}", *(f"{share:.6g}" for share in p.scores.values())]
+            for row, p in zip(table.rows, said, strict=True)
+        )
+        return write_csv(target, columns, cells)
+
+    def close(self) -> None:
+        """Give the memory back. Safe to call twice."""
+        self._runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _joined(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else "; ".join(cell)
+
+
+def _value(said: Prediction, label: str) -> float:
+    """The probability of a label; without one, the number."""
+    return said.scores[label] if label else said.score
+
+
+def find(model: str | Path, settings: Settings) -> Path:
+    """The folder of a model: a saved one by name, a path, the built-in encoder, or the Hub's. Raises LoadError."""
+    if Path(model).is_dir() and ("/" in str(model) or isinstance(model, Path)):
+        return Path(model).resolve()
+    store = Store(settings)
+    if str(model) in store.names():
+        return store.path(str(model)).resolve()
+    steps = base_folder(str(model), settings)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return Path(end.value)
+
+
+class Here:
+    """A model in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model = import_module("multimodel.finetune.predicting").Model(folder)
+        try:
+            self.labels: LabelMap | None = self._model.labels
+        except BrokenFile:
+            self.labels = None
+
+    def logits(self, texts: Sequence[str]) -> list[list[float]]:
+        """See Runtime."""
+        found: list[list[float]] = self._model.logits(texts)
+        return found
+
+    def occluded(self, text: str) -> tuple[list[tuple[int, int]], list[list[float]]]:
+        """See Runtime."""
+        found: tuple[list[tuple[int, int]], list[list[float]]] = self._model.occluded(text)
+        return found
+
+    def fillings(self, text: str, top: int) -> list[tuple[str, float, str]]:
+        """See Runtime."""
+        found: list[tuple[str, float, str]] = self._model.fillings(text, top)
+        return found
+
+    def close(self) -> None:
+        """See Runtime."""
+        self._model = None
+
+
+class Apart:
+    """A model in a process of its own. Several threads may ask; one is answered at a time."""
+
+    def __init__(self, cores: Cores | None = None) -> None:
+        """Start the process; it loads its libraries at once, a model when told to."""
+        self.labels: LabelMap | None = None
+        self._cores = cores
+        self._lock = Lock()  # question and answer: between the threads that ask
+        self._writing = Lock()  # the pipe: between those and the one that tells the share of the cores
+        threads = cores.total if cores else 1
+        self._process = spawn("multimodel.finetune.predict_child", threads=threads, errors=subprocess.DEVNULL)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return self._process.poll() is None
+
+    def load(self, folder: Path) -> Self:
+        """Bring a model in. Raises LoadError."""
+        found = self._ask({"op": "load", "folder": str(folder)})["labels"]
+        if found:
+            found |= {"classes": tuple(found["classes"]), "thresholds": tuple(found["thresholds"])}
+            self.labels = LabelMap(**found)
+        return self
+
+    def logits(self, texts: Sequence[str]) -> list[list[float]]:
+        """See Runtime."""
+        with self._share():
+            found: list[list[float]] = self._ask({"op": "logits", "texts": list(texts)})["logits"]
+        return found
+
+    def occluded(self, text: str) -> tuple[list[tuple[int, int]], list[list[float]]]:
+        """See Runtime."""
+        with self._share():
+            found = self._ask({"op": "occluded", "text": text})
+        return [(start, end) for start, end in found["pieces"]], found["logits"]
+
+    def fillings(self, text: str, top: int) -> list[tuple[str, float, str]]:
+        """See Runtime."""
+        with self._share():
+            rows = self._ask({"op": "fillings", "text": text, "top": top})["fillings"]
+        return [(token, score, whole) for token, score, whole in rows]
+
+    def close(self) -> None:
+        """End the process. Safe to call twice."""
+        with suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+        try:
+            self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout and not self._lock.locked():
+            self._process.stdout.close()
+
+    def _share(self) -> AbstractContextManager[None]:
+        return self._cores.share(self._tell) if self._cores else nullcontext()
+
+    def _tell(self, count: int) -> None:
+        with suppress(OSError, ValueError):
+            self._send({"op": "threads", "count": count})
+
+    def _send(self, command: Frame) -> None:
+        with self._writing:
+            if self._process.stdin:
+                self._process.stdin.write(encode(command))
+                self._process.stdin.flush()
+
+    def _ask(self, command: Frame) -> Frame:
+        with self._lock:
+            try:
+                self._send(command)
+                found = read(cast(BinaryIO, self._process.stdout))
+            except (OSError, ValueError):
+                found = None
+        if found is None:
+            code = self._process.wait()
+            hint = "Ask again to start it anew. If it ends again, memory may be short."
+            raise WorkerCrashed(f"The process that predicts ended ({reason(code)}).", hint=hint)
+        if found.get("event") == "error":
+            raise error_from(found)
+        return found
+
+
+class Predictors:
+    """The models in use in the app, each in a process that stays warm; the least recently used one leaves first."""
+
+    def __init__(self, settings: Settings, cores: Cores | None = None) -> None:
+        self._settings, self._cores = settings, cores
+        self._lock = RLock()  # between the threads of the pages
+        self._warm: OrderedDict[tuple[str, float], tuple[Predictor, Apart]] = OrderedDict()
+        self._spare: Apart | None = None
+
+    def prepare(self) -> None:
+        """Start a process that has its libraries loaded by the time a model is ready: call it when training ends."""
+        with self._lock:
+            if not (self._spare and self._spare.alive):
+                self._spare = Apart(self._cores)
+
+    def get(self, model: str | Path) -> Predictor:
+        """A model, loaded; one that was trained anew since is loaded anew. Raises LoadError."""
+        folder = find(model, self._settings)
+        manifest = folder / MANIFEST
+        key = (str(folder), manifest.stat().st_mtime if manifest.exists() else 0.0)
+        with self._lock:
+            predictor, process = self._warm.pop(key, (None, None))
+            if not (predictor and process and process.alive):
+                process = self._take_spare()
+                predictor = self._loaded(folder, process)
+            self._warm[key] = (predictor, process)
+            old = [k for k in self._warm if k[0] == key[0] and k != key]
+            while len(self._warm) - len(old) > WARM:
+                old.append(next(k for k in self._warm if k not in old))
+            for other in old:
+                self._warm.pop(other)[0].close()
+            return predictor
+
+    def unload(self, model: str | Path) -> None:
+        """Give back the memory of a model; one that is not loaded is ignored."""
+        folder = str(Store(self._settings).path(str(model)).resolve()) if isinstance(model, str) else str(model)
+        with self._lock:
+            for key in [key for key in self._warm if key[0] == folder]:
+                self._warm.pop(key)[0].close()
+
+    def close(self) -> None:
+        """End every process. Safe to call twice."""
+        with self._lock:
+            while self._warm:
+                self._warm.popitem()[1][0].close()
+            if self._spare:
+                self._spare.close()
+                self._spare = None
+
+    def _loaded(self, folder: Path, process: Apart) -> Predictor:
+        try:
+            return Predictor(folder, settings=self._settings, runtime=process.load)
+        except BaseException:
+            process.close()
+            raise
+
+    def _take_spare(self) -> Apart:
+        spare, self._spare = self._spare, None
+        return spare if spare and spare.alive else Apart(self._cores)

@@ -1,0 +1,120 @@
+"""A model that answers, in whichever process it is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForMaskedLM
+
+from .. import folder as files
+from ..errors import BadRequest, BrokenFile
+from .classifier import (
+    best_device,
+    encode,
+    labels_of,
+    load_model,
+    load_tokenizer,
+    logits,
+    longest,
+    own_errors,
+    padded,
+    quiet,
+    read_training,
+    set_threads,
+)
+from .labels import LabelMap
+
+WORD = re.compile(r"\S+")
+MOST_PIECES = 100  # of a text, left out one after another
+
+
+class Model:
+    """A folder's classifier, or its masked language model, each loaded when it is first asked."""
+
+    def __init__(self, folder: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        quiet()
+        if threads:
+            set_threads(threads)
+        self.folder = folder
+        self._device = best_device(device)
+        self._tokenizer = load_tokenizer(folder)
+        asked = read_training(folder).get("parameters", {}).get("max_length")
+        self._longest = asked or longest(folder, self._tokenizer)
+
+    @cached_property
+    def labels(self) -> LabelMap:
+        """What the outputs mean. Raises BrokenFile where the folder is no classifier."""
+        return labels_of(self.folder)
+
+    @cached_property
+    def _classifier(self) -> Any:
+        model = load_model(self.folder, self.labels)
+        missing = set(model.state_dict()) - _saved(self.folder)
+        if missing:
+            name = sorted(missing)[0]
+            raise BrokenFile(f"{self.folder.name} is no whole classifier: {name} is missing.", hint="Fine-tune it.")
+        return model.to(self._device).eval()
+
+    @cached_property
+    def _filler(self) -> Any:
+        config = files.read_json(self.folder / files.CONFIG)
+        if not any("MaskedLM" in str(name) for name in config.get("architectures") or ()):
+            hint = "Choose a base model, such as the built-in encoder."
+            raise BrokenFile(f"{self.folder.name} cannot fill gaps: it is no masked language model.", hint=hint)
+        with own_errors(f"The model of {self.folder.name}"):
+            model = AutoModelForMaskedLM.from_pretrained(
+                self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        return model.to(self._device).eval()
+
+    def logits(self, texts: Sequence[str]) -> list[list[float]]:
+        """The outputs (rows, outputs) for texts, in their order."""
+        model = self._classifier
+        if not texts:
+            return []
+        rows = encode(self._tokenizer, texts, self._longest)
+        found: list[list[float]] = logits(model, rows, self._tokenizer.pad_token_id or 0).tolist()
+        return found
+
+    def occluded(self, text: str) -> tuple[list[tuple[int, int]], list[list[float]]]:
+        """The pieces of a text (start, end), and the outputs for the text and for each one's absence.
+
+        Word by word; of a long text several words at once.
+        """
+        words = [match.span() for match in WORD.finditer(text)]
+        step = -(-len(words) // MOST_PIECES) or 1
+        pieces = [(words[i][0], words[min(i + step, len(words)) - 1][1]) for i in range(0, len(words), step)]
+        return pieces, self.logits([text, *(text[:start] + text[end:] for start, end in pieces)])
+
+    def fillings(self, text: str, top: int) -> list[tuple[str, float, str]]:
+        """(token, probability, whole text) of the likeliest words for the first gap. Raises BadRequest without one."""
+        mask = self._tokenizer.mask_token
+        text = text.replace("[MASK]", mask or "[MASK]").replace("<mask>", mask or "<mask>")
+        ids = encode(self._tokenizer, [text], self._longest)[0]
+        gaps = [i for i, token in enumerate(ids) if token == self._tokenizer.mask_token_id]
+        if not gaps:
+            raise BadRequest("There is no gap in the text.", hint="Write [MASK] where a word is to be found.")
+        with torch.inference_mode():
+            inputs = {name: value.to(self._device) for name, value in padded([ids], 0).items()}
+            shares = torch.softmax(self._filler(**inputs).logits[0, gaps[0]].float(), dim=-1)
+            scores, found = (part.tolist() for part in shares.topk(min(top, len(shares))))
+        words = [self._token(token) for token in found]
+        return [(word, score, _filled(text, word, mask)) for word, score in zip(words, scores, strict=True)]
+
+    def _token(self, token: int) -> str:
+        return str(self._tokenizer.decode([token])).strip()
+
+
+def _filled(text: str, word: str, mask: str) -> str:
+    """The text with a word in its first gap; a piece of a word joins the word before it."""
+    return text.replace(f" {mask}" if word.startswith("##") else mask, word.removeprefix("##"), 1)
+
+
+def _saved(folder: Path) -> set[str]:
+    """The names of the weights in a folder. Raises BrokenFile."""
+    return {name for path in files.weight_files(folder) for name in files.tensors(path)}
