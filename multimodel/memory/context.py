@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..hardware import Kind
-from .plan import PADDING, KVType, Request
+from ..types import KVType, LoadOptions
+from .plan import PADDING, Request
+from .target import Target
 
 CACHE_TYPES: dict[KVType, tuple[int, float]] = {  # llama.cpp's number of the type, bytes of one number
     "f32": (0, 4),
@@ -19,6 +21,9 @@ CACHE_TYPES: dict[KVType, tuple[int, float]] = {  # llama.cpp's number of the ty
     "iq4_nl": (20, 18 / 32),
 }
 OFF, ON = 0, 1  # llama.cpp's numbers for flash attention
+DEFAULT_CONTEXT = 4096  # tokens
+SLOTS = 8  # conversations at once, at most
+CACHE_SHARE = 0.25  # of the memory that is free beside the weights, for the caches of conversations at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,4 +80,28 @@ def settings_of(request: Request) -> ContextSettings:
         batch_tokens=request.batch_tokens,
         kv_type=request.kv_type,
         flash_attention=request.flash_attention,
+    )
+
+
+def slots(free: int, each: int) -> int:
+    """How many conversations at once, where nobody said: as many as fit into a share of the memory beside the weights.
+
+    >>> slots(8 << 30, 512 << 20), slots(1 << 30, 512 << 20), slots(8 << 30, 1 << 20)
+    (4, 1, 8)
+    """
+    return max(1, min(SLOTS, int(free * CACHE_SHARE) // max(1, each)))
+
+
+def request_of(options: LoadOptions, target: Target, limit: int | None) -> Request:
+    """What a model loaded with these options is to do. `limit`: tokens it was trained for."""
+    longest = int(limit * options.rope_factor) if limit else None
+    context = options.context_length or DEFAULT_CONTEXT
+    kv_type = options.kv_type or "f16"
+    return Request(
+        context_length=min(context, longest) if longest else context,
+        sequences=options.sequences or 1,
+        kv_type=kv_type,
+        flash_attention=flash_attention(target.kind, kv_type),
+        target=target,
+        dtype=options.dtype,
     )

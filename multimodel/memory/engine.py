@@ -190,7 +190,7 @@ def _write(header: Header, path: Path) -> bool:
 
 def _read(answer: dict[str, Any]) -> Account:
     if "error" in answer:
-        return Account(refusal=str(answer["error"]))
+        return Account(refusal=f"llama.cpp: {str(answer['error']).rpartition(': ')[2]}")
     log = "\n".join(map(str, answer["log"]))
     return Account(_sum(CACHE, log), _sum(STATE, log), _sum(COMPUTE, log), _sum(OUTPUT, log))
 

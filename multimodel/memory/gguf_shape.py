@@ -39,6 +39,7 @@ def shape_of(header: Header) -> Shape:
         vocabulary=vocabulary(header),
         heads=max(heads, default=0),
         query=max((_query(header, i, heads[i], latent) for i in range(count)), default=0),
+        head=_head(header, "key", 0),
         feed_forward=0 if used and not shared else max(shared * width, *forward, 0),
         gated=_gated(header, max(forward, default=0)),
         experts_used=used,

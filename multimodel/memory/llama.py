@@ -94,5 +94,4 @@ def refused(shape: Shape, settings: ContextSettings) -> str:
         return ""
     if not settings.flash_attention:
         return f"A KV cache in {settings.kv_type} needs flash attention."
-    head = next((layer.key for layer in shape.layers if layer.key), 0)
-    return f"Its heads cannot be packed into {settings.kv_type}." if head % BLOCK else ""
+    return f"Heads of {shape.head} numbers cannot be packed into {settings.kv_type}." if shape.head % BLOCK else ""

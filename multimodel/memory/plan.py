@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ..hardware import Device
 from ..types import KVType as KVType  # of the requests below
@@ -17,14 +17,13 @@ TermName = Literal[
     "weights", "kv_cache", "recurrent", "compute", "output", "framework", "gradients", "optimizer", "correction"
 ]
 Level = Literal["fits", "tight", "no"]
-HelpKind = Literal["context_length", "sequences", "kv_type", "dtype", "quantization", "free"]
+HelpKind = Literal["context_length", "sequences", "kv_type", "dtype", "quantization", "training", "free"]
 
-KV_TYPES: tuple[KVType, ...] = get_args(KVType)
 PADDING = 256  # tokens: llama.cpp rounds a sequence up to a multiple of this, so that no length between saves anything
 HEAD_ROOM = 0.9  # of the free memory; above, a verdict is "tight"
 ACCURACY = 0.02  # of a total: what an estimate may be off by, and so what must be free beside it
 LEAST_ERROR = 64 << 20  # bytes: the same for small models
-SMALLER = 0.6  # what is left of weights in 16 bits or more at about 8 bits, and of those at about 4: see `_smaller`
+SMALLER = 0.6  # what the next smaller quantisations leave of the weights: 16 bits to 8, 8 to 5, 5 to 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,7 @@ class Help:
 
     kind: HelpKind
     text: str
-    value: int | str = ""
+    value: int | str | Training = ""
     total: int = 0
 
 
@@ -99,7 +98,9 @@ class MemoryPlan:
     model: str
     request: Request
     terms: tuple[Term, ...]
+    engine: Literal["llama.cpp", "transformers"] = "transformers"
     context_limit: int | None = None  # tokens the model was trained for
+    refusal: str = ""  # why the engine makes no such context; the figures are then what it would take
     notes: tuple[str, ...] = ()
     replan: Callable[[Request], MemoryPlan] | None = field(default=None, repr=False, compare=False)
 
@@ -183,7 +184,7 @@ class MemoryPlan:
         return self if target.kind == self.request.target.kind else self.at(target=target)
 
     def _level(self, target: Target) -> Level:
-        if self.safe_total > target.usable:
+        if self.refusal or self.safe_total > target.usable:
             return "no"
         return "fits" if self.total <= HEAD_ROOM * target.usable else "tight"
 
@@ -199,6 +200,8 @@ def _longest(plan: MemoryPlan, target: Target) -> int:
 
 
 def _reason(plan: MemoryPlan, level: Level, target: Target) -> str:
+    if plan.refusal:
+        return plan.refusal
     words = {"fits": "It takes", "tight": "It takes nearly all:", "no": "It takes"}
     return f"{words[level]} {gb(plan.total)} of {gb(target.usable)} usable on {target.name}."
 
@@ -206,28 +209,49 @@ def _reason(plan: MemoryPlan, level: Level, target: Target) -> str:
 def _helps(plan: MemoryPlan, target: Target) -> Iterator[Help]:
     """What would lower the level, the least loss first."""
     request = plan.request
+    if plan.refusal:
+        plain = plan.at(kv_type="f16")
+        if not plain.refusal:
+            yield Help("kv_type", "Keep the KV cache in f16.", "f16", plain.total)
+        return
     if target.here and plan.safe_total <= target.total and target.usable < target.total:
         yield Help("free", f"Close other programs: {target.name} has {gb(target.total)} in all.", total=plan.total)
     for kind, value, text in _changes(plan, target):
-        changed = plan.at(**{kind: value})
+        also = {"flash_attention": True} if kind == "kv_type" else {}  # a quantised cache works only with it
+        changed = plan.at(**{kind: value}, **also)
         if value != getattr(request, kind) and changed.total < plan.total and changed._level(target) != "no":
             yield Help(kind, text, value, changed.total)
-    if (smaller := plan.total - int(plan.weights * (1 - SMALLER))) <= HEAD_ROOM * target.usable:
-        yield Help("quantization", "Choose a smaller quantisation.", total=smaller)
+    smaller = plan.total - int(plan.weights * (1 - SMALLER))
+    if not request.training and smaller <= HEAD_ROOM * target.usable:
+        which = "a smaller quantisation" if plan.engine == "llama.cpp" else "a GGUF file of it in 8 bits or fewer"
+        yield Help("quantization", f"Choose {which}.", total=smaller)
 
 
-def _changes(plan: MemoryPlan, target: Target) -> Iterator[tuple[Any, int | str, str]]:
+def _changes(plan: MemoryPlan, target: Target) -> Iterator[tuple[Any, Any, str]]:
     """Changes of the request worth trying, with the sentence that proposes each."""
-    if plan.request.training:
+    request = plan.request
+    if how := request.training:
+        yield from _easier(how)
         return
-    if plan.kv_cache and plan.request.kv_type in ("f32", "f16", "bf16"):
+    if plan.engine == "llama.cpp" and plan.kv_cache and request.kv_type in ("f32", "f16", "bf16"):
         yield "kv_type", "q8_0", "Keep the KV cache in q8_0: half the size, hardly another answer."
-    if plan.request.sequences > 1:
+    if request.sequences > 1:
         yield "sequences", 1, "Have one conversation at a time."
-    if 0 < (length := _longest(plan, target)) < plan.request.context_length:
+    if 0 < (length := _longest(plan, target)) < request.context_length:
         yield "context_length", length, f"Choose a context of {length:,} tokens."
-    if plan.request.dtype in ("auto", "float32"):
+    if plan.engine == "transformers" and request.dtype in ("auto", "float32"):
         yield "dtype", "bfloat16", "Load it as bfloat16: half the size."
+
+
+def _easier(how: Training) -> Iterator[tuple[str, Training, str]]:
+    """Ways to train with less memory."""
+    if how.batch_size > 1:
+        half = how.batch_size // 2
+        yield "training", replace(how, batch_size=half), f"Train with batches of {half}."
+    if not how.checkpointing:
+        yield "training", replace(how, checkpointing=True), "Switch gradient checkpointing on: slower, much smaller."
+    if how.method == "full":
+        yield "training", replace(how, method="lora"), "Train a LoRA adapter instead of all weights."
 
 
 def gb(size: float) -> str:

@@ -28,6 +28,7 @@ class Shape:
     vocabulary: int
     heads: int  # of the queries, in the layer with the most
     query: int  # a token's queries over all heads, likewise
+    head: int = 0  # numbers of one head's key
     feed_forward: int = 0  # width of the widest dense layer, shared experts included
     gated: bool = True  # whether a feed-forward layer has a gate beside it, as nearly all since 2022
     experts_used: int = 0  # of a mixture, by each token

@@ -1,0 +1,205 @@
+"""The place to ask for a memory plan: headers read once, llama.cpp kept ready to be asked, what loads have taught."""
+
+from __future__ import annotations
+
+import atexit
+import platform
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock, Thread
+
+from ..hardware import Device, probe, without_torch
+from ..settings import Settings
+from ..settings import settings as own_settings
+from ..types import ModelId, ModelSpec
+from .calibration import Calibration
+from .context import request_of, settings_of, slots
+from .engine import SECONDS, Account, Accountant
+from .gguf_plan import GgufModel
+from .plan import KVType, MemoryPlan, Request, Training
+from .subject import Subject, on_disk, subject
+from .target import Target, target_of
+
+KEPT = 64  # models whose headers are remembered
+ACCOUNTS = 4096  # answers of llama.cpp that are
+GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, Windows' Linux, AMD
+
+AnyDevice = Device | Target | tuple[str, int]
+
+
+class Estimator:
+    """Memory plans of models, each read once. Safe to ask from several threads."""
+
+    def __init__(
+        self, settings: Settings, *, device: Callable[[], Device] | None = None, accountant: Accountant | None = None
+    ) -> None:
+        """`device`: the one that "auto" means; the best of this machine where it is not given."""
+        self._settings = settings
+        self._device = device or this_device
+        self._accountant = accountant or Accountant()
+        self._calibration = Calibration(settings.models.cache_dir)
+        self._lock = Lock()  # the two memories below
+        self._subjects: OrderedDict[tuple[str, str | None], Subject] = OrderedDict()
+        self._accounts: OrderedDict[tuple[str, object], Account] = OrderedDict()
+
+    def read(self, model: str | Path | ModelId, revision: str | None = None) -> Subject:
+        """The headers of a model, from this machine or the Hub. Raises LoadError, ConfigError."""
+        key = (str(model), revision)
+        with self._lock:
+            if key in self._subjects:
+                self._subjects.move_to_end(key)
+                return self._subjects[key]
+        found = subject(model, self._settings, revision)
+        if isinstance(found, GgufModel):
+            Thread(target=self._accountant.warm, daemon=True).start()
+        with self._lock:
+            self._subjects[key] = found
+            while len(self._subjects) > KEPT:
+                self._subjects.popitem(last=False)
+        return found
+
+    def plan(
+        self,
+        model: str | Path | ModelId | Subject,
+        request: Request | None = None,
+        *,
+        exact: bool = True,
+        seconds: float = SECONDS,
+    ) -> MemoryPlan:
+        """The plan of a model. Raises LoadError, ConfigError.
+
+        With `exact` llama.cpp is asked, for at most so many seconds; a plan by formula is there at once, and says so.
+        """
+        found = model if isinstance(model, Subject) else self.read(model)
+        request = request or Request(target=target_of(self._device()))
+        if not isinstance(found, GgufModel) or request.training:
+            return self._calibration.applied(found.plan(request))
+        account = self._account(found, request, seconds) if exact else self._known(found, request)
+        return self._calibration.applied(found.plan(request, account, gpu=_on_gpu(request)))
+
+    def planned(self, path: Path, spec: ModelSpec, device: Device) -> MemoryPlan:
+        """The plan by which a model that lies here is loaded on a device. Raises LoadError.
+
+        Where the options do not say for how many conversations, `request.sequences` of the plan does.
+        """
+        found = on_disk(path, str(spec.id))
+        request = request_of(spec.load, target_of(device), found.shape.context_limit)
+        if isinstance(found, GgufModel) and spec.load.sequences is None:
+            alone = found.plan(request)
+            many = slots(device.free - alone.weights, alone.kv_cache + alone.recurrent)
+            request = replace(request, sequences=many)
+        return self.plan(found, request)
+
+    def target(self, device: str | AnyDevice) -> Target:
+        """What "auto", "cpu", a device or the (name, bytes) of another machine stands for."""
+        if not isinstance(device, str):
+            return target_of(device)
+        best = self._device()
+        return target_of(best if device in ("auto", best.kind) else without_torch("").best)
+
+    def loaded(self, plan: MemoryPlan, measured: int) -> None:
+        """Keep what a model took that was loaded by this plan, in bytes: later plans are corrected by it."""
+        self._calibration.add(plan, measured)
+
+    def close(self) -> None:
+        """End llama.cpp's process."""
+        self._accountant.close()
+
+    def _account(self, found: GgufModel, request: Request, seconds: float) -> Account | None:
+        if known := self._known(found, request):
+            return known
+        answers = self._accountant.account(found.header, [settings_of(request)], gpu=_on_gpu(request), seconds=seconds)
+        if answers:
+            with self._lock:
+                self._accounts[_key(found, request)] = answers[0]
+                while len(self._accounts) > ACCOUNTS:
+                    self._accounts.popitem(last=False)
+        return answers[0] if answers else None
+
+    def _known(self, found: GgufModel, request: Request) -> Account | None:
+        with self._lock:
+            return self._accounts.get(_key(found, request))
+
+
+def _key(found: GgufModel, request: Request) -> tuple[str, object]:
+    return found.name, (found.header.weights, settings_of(request), _on_gpu(request))
+
+
+def _on_gpu(request: Request) -> bool:
+    """Whether llama.cpp can lay the buffers out on the device itself."""
+    return request.target.kind != "cpu" and request.target.here and _gpu_build()
+
+
+@lru_cache(maxsize=1)
+def _gpu_build() -> bool:
+    """Whether this build of llama.cpp has a GPU backend; seen by the libraries beside it."""
+    return any(_libraries("ggml-cuda", "ggml-metal", "ggml-hip", "ggml-vulkan", "ggml-sycl"))
+
+
+def _libraries(*names: str) -> Iterable[Path]:
+    spec = find_spec("llama_cpp")
+    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else None
+    found = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    return [path for path in found if any(name in path.name for name in names)]
+
+
+@lru_cache(maxsize=1)
+def this_device() -> Device:
+    """The best device of this machine. Where there can be no GPU that is seen at once; else torch is asked."""
+    if platform.system() == "Linux" and not any(Path(name).exists() for name in GPU_FILES):
+        return _processor()
+    return probe().best
+
+
+def _processor() -> Device:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        flags = ""
+    amx = re.search(r"^flags.*\bamx_tile\b", flags, re.MULTILINE)
+    return replace(without_torch("").best, dtype="bfloat16" if amx else "float32")
+
+
+@lru_cache(maxsize=1)
+def default_estimator() -> Estimator:
+    """The one that `estimate` asks; its process ends with this one."""
+    found = Estimator(own_settings())
+    atexit.register(found.close)
+    return found
+
+
+def estimate(
+    model: str | Path | ModelId,
+    *,
+    context_length: int = 4096,
+    sequences: int = 1,
+    kv_type: KVType = "f16",
+    flash_attention: bool = True,
+    batch_tokens: int = 512,
+    device: str | AnyDevice = "auto",
+    training: Training | None = None,
+    dtype: str = "auto",
+) -> MemoryPlan:
+    """What a model takes of memory, before it is loaded or even downloaded. Raises LoadError, ConfigError.
+
+    `model`: an id such as gguf:OWNER/REPO:Q4_K_M, a repository, a GGUF file or a folder. `context_length`: tokens of
+    each of `sequences` conversations. `device`: "auto" for the best one here, "cpu", a `hardware.Device`, or the name
+    and bytes of another machine. Plans of GGUF models are llama.cpp's own accounting where that can be asked.
+    """
+    estimator = default_estimator()
+    request = Request(
+        context_length=context_length,
+        sequences=sequences,
+        kv_type=kv_type,
+        flash_attention=flash_attention,
+        batch_tokens=batch_tokens,
+        target=estimator.target(device),
+        dtype=dtype,
+        training=training,
+    )
+    return estimator.plan(model, request)

@@ -1,0 +1,63 @@
+"""What training takes: weights, gradients, the optimizer's state, and the activations kept for the backward pass.
+
+Activations: what a layer keeps of each token is counted in numbers of its widths E (embedding) and F (feed-forward),
+as in Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (2022), with the coefficients
+measured on DistilBERT in float32 with PyTorch on a processor: 9.5 E + 2 F, and 12 bytes for each pair of tokens and
+each head where attention has dropout, which keeps its scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .plan import Term, Training
+from .shape import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FLOAT = 4
+ADAM = 8  # bytes a trained parameter: first and second moment, in float32
+SCORES = 12  # bytes for each head and pair of tokens: scores, their softmax, what dropout left of it
+AUTOCAST = 0.88  # of the activations in float32: much is kept in float32 all the same
+BESIDE = 230 << 20  # bytes: buffers of the backward pass, whatever the batch
+BESIDE_TOKEN = 115_000  # bytes the same takes for each token of a batch
+LOGITS = 3  # copies of the logits of every token: in float32, their softmax, their gradient
+
+
+def terms(shape: Shape, parameters: int, how: Training, *, writes: bool) -> Iterator[Term]:
+    """The terms of training a model. `writes`: it learns to continue text, so every token has logits."""
+    trained = parameters if how.method == "full" else adapter(shape, how.rank)
+    extra = 0 if how.method == "full" else trained
+    yield Term("weights", FLOAT * (parameters + extra), "exact", "parameters in float32")
+    yield Term("gradients", FLOAT * trained, "exact", "one for each trained parameter, in float32")
+    yield Term("optimizer", ADAM * trained, "exact", "AdamW: two moments of each trained parameter, in float32")
+    yield Term("kv_cache", 0, "exact", "training keeps no cache")
+    yield Term("recurrent", 0, "exact", "training keeps no state")
+    yield Term("compute", _compute(shape, how), "formula", "activations kept for the backward pass, and its buffers")
+    logits = FLOAT * LOGITS * shape.vocabulary * how.batch_size * how.sequence_length if writes else 0
+    yield Term("output", logits, "formula", "logits of every token, three times" if writes else "a few labels a text")
+
+
+def adapter(shape: Shape, rank: int) -> int:
+    """Parameters of LoRA adapters on the queries and values of every layer: rank × (in + out) each."""
+    attending = [layer for layer in shape.layers if layer.value] or list(shape.layers)
+    query = shape.query or shape.embedding
+    return sum(rank * (2 * shape.embedding + query + (layer.value or query)) for layer in attending)
+
+
+def _compute(shape: Shape, how: Training) -> int:
+    tokens = how.batch_size * how.sequence_length
+    each = layer_bytes(shape, how.sequence_length)
+    kept = len(shape.layers) * each
+    if how.checkpointing:  # the input of every layer, and one layer at a time again in full
+        kept = 1.5 * len(shape.layers) * FLOAT * shape.embedding + each
+    share = AUTOCAST if how.autocast else 1
+    return int(tokens * (kept * share + BESIDE_TOKEN)) + BESIDE
+
+
+def layer_bytes(shape: Shape, sequence_length: int) -> float:
+    """Bytes that one layer keeps of a token for the backward pass."""
+    width = max(shape.feed_forward, shape.experts_used * shape.expert_width)
+    numbers = 9.5 * shape.embedding + (4 if shape.gated else 2) * width
+    return FLOAT * numbers + (0 if shape.gated else SCORES * shape.heads * sequence_length)
