@@ -163,8 +163,8 @@ class _Writer:
     def _object(self, schema: Schema) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         more = schema.get("additionalProperties", True)
-        if not isinstance(properties, dict) or not isinstance(required, list):
-            raise wrong("properties must be an object, and required a list.")
+        if not isinstance(properties, dict) or not isinstance(required, list) or not all(map(_is_text, required)):
+            raise wrong("properties must be an object, and required a list of texts.")
         unknown = [name for name in required if name not in properties]
         if unknown and more is False:
             raise wrong(f"{unknown[0]!r:.60} is required and not allowed.")
@@ -272,6 +272,10 @@ def literal(text: str) -> str:
     return f'"{"".join(letters)}"'
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _words(grammar: str) -> Iterator[str]:
     """The names in a grammar; a word in one of its texts may be among them."""
     return iter("".join(c if c.isalnum() else " " for c in grammar).split())
@@ -289,7 +293,7 @@ def _limit(schema: Schema, inclusive: str, exclusive: str, step: int) -> int | N
     """The last number that is allowed; None without a limit."""
     values = [(inclusive, schema.get(inclusive), 0), (exclusive, schema.get(exclusive), step)]
     for name, value, _ in values:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != int(value)):
+        if value is not None and not (type(value) is int or (isinstance(value, float) and value.is_integer())):
             raise wrong(f"{name} is {value!r:.60}.", "Choose a whole number.")
     found = [int(value) + by for _, value, by in values if value is not None]
     return max(found, key=lambda limit: limit * step) if found else None
