@@ -50,11 +50,12 @@ class Catalogue:
 
 def catalogue(settings: Settings) -> Catalogue:
     """The shipped catalogue."""
-    return _read(settings.models.assets_dir / FILE)
+    return read(settings.models.assets_dir / FILE)
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path) -> Catalogue:
+def read(path: Path) -> Catalogue:
+    """The catalogue in a file."""
     found = json.loads(path.read_text("utf-8"))
     return Catalogue(date.fromisoformat(found["as_of"]), tuple(_known(row) for row in found["models"]))
 
