@@ -212,14 +212,18 @@ def fit(stretches: Sequence[Stretch]) -> dict[str, float]:
 def now_in_code() -> dict[str, float]:
     """The same terms as `tabs.chat.interval` counts them now, found by asking it."""
 
-    def cost(columns: int, chars: int, turns: int = 0) -> float:
-        column = {"live": "x" * chars, "turns": ["x" * 500] * turns}
+    def cost(columns: int, chars: int, messages: int = 0) -> float:
+        column = {"live": "x" * chars, "turns": ["x" * 500] * (messages // 2)}
         return 1000 * SHARE * interval({"columns": [column] * columns}, per_second=1e9)
 
     thousand = cost(1, 2000) - cost(1, 1000)
     column = cost(2, 1000) - cost(1, 1000) - thousand
     return dict(
-        zip(TERMS, (cost(1, 1000) - thousand - column, column, thousand, cost(1, 1000, 2) - cost(1, 1000)), strict=True)
+        zip(
+            TERMS,
+            (cost(1, 1000) - thousand - column, column, thousand, (cost(1, 1000, 200) - cost(1, 1000)) / 200),
+            strict=True,
+        )
     )
 
 

@@ -41,13 +41,13 @@ QUICK: dict[str, Any] = {**HIDDEN, "queue": False}
 
 
 def interval(view: dict[str, Any], per_second: float) -> float:
-    """Seconds between two updates of the page, by what the browser must lay out again: the running answers.
-
-    The measured cost of one update is about 2 ms a running column and 1 ms for each 4,000 characters of its HTML; a
-    third of the main thread may go there.
+    """Seconds between two updates of the page, by what the browser must lay out again; a third of the main thread may
+    go there. The costs were measured by `python -m bench.page`: of an update, a running column, 1,000 characters of
+    its HTML, and a turn of history.
     """
     live = [len(column["live"]) for column in view["columns"] if column["live"]]
-    cost = 0.002 * len(live) + sum(live) / 4_000 * 0.001
+    turns = sum(len(column["turns"]) for column in view["columns"])
+    cost = 0.0035 + 0.001 * len(live) + 0.00045 * sum(live) / 1000 + 0.00006 * turns
     return max(1 / per_second, cost / 0.35)
 
 

@@ -384,12 +384,13 @@ def test_a_stream_that_is_closed_watches_no_more(engine: Engine) -> None:
 
 
 def test_updates_get_rarer_with_what_must_be_laid_out() -> None:
-    def view(*lengths: int) -> dict[str, Any]:
-        return {"columns": [{"live": "x" * length} for length in lengths]}
+    def view(*lengths: int, turns: int = 0) -> dict[str, Any]:
+        return {"columns": [{"live": "x" * length, "turns": ["x"] * turns} for length in lengths]}
 
     assert interval(view(0, 0), 15.0) == 1 / 15
     assert interval(view(100), 15.0) == 1 / 15
     assert interval(view(*[40_000] * 4), 15.0) > interval(view(*[20_000] * 4), 15.0) > 1 / 15
+    assert interval(view(100, turns=1000), 15.0) > interval(view(100, turns=500), 15.0) > 1 / 15
     assert interval(view(100), 2.0) == 0.5
 
 
