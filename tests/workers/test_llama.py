@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from multimodel.errors import BrokenFile, ContextLengthExceeded, NotEnoughMemory
+from multimodel.errors import BadRequest, BrokenFile, ContextLengthExceeded, NotEnoughMemory
 from multimodel.hardware import Memory
 from multimodel.types import LoadOptions, Message, SamplingParams
 from multimodel.workers import prompt as prompts
-from multimodel.workers.protocol import Frame, Request
+from multimodel.workers.constraint import Vocabulary
+from multimodel.workers.protocol import Frame, Request, logprobs_from
 from multimodel.workers.text import HALF
 
 from ..support import needs, tiny_gguf, tiny_llama
@@ -170,6 +171,62 @@ def test_sampling_from_one_token_is_greedy(runtime: llama.LlamaRuntime, only_one
 
 def test_the_repetition_penalty_is_applied(runtime: llama.LlamaRuntime) -> None:
     assert answer(runtime, "hello", repetition_penalty=2.0) != answer(runtime, "hello")
+
+
+def test_penalties_of_the_answer_do_not_count_the_prompt(runtime: llama.LlamaRuntime) -> None:
+    first = answer(runtime, "hello", max_tokens=1)
+    assert answer(runtime, f"hello {first}" * 3, max_tokens=1) == answer(
+        runtime, f"hello {first}" * 3, max_tokens=1, presence_penalty=2.0, frequency_penalty=2.0
+    )
+
+
+def test_a_chosen_token_is_penalised_under_a_grammar_too(runtime: llama.LlamaRuntime) -> None:
+    letters = answer(runtime, "hello", grammar="root ::= [a-f]{6}", presence_penalty=2.0, frequency_penalty=2.0)
+    plain = answer(runtime, "hello", grammar="root ::= [a-f]{6}")
+    assert len(letters) == len(plain) == 6 and len(set(letters)) > len(set(plain))
+
+
+def test_with_a_grammar_chance_repeats_itself_with_its_seed(runtime: llama.LlamaRuntime) -> None:
+    said = [answer(runtime, "hi", grammar="root ::= [a-z]{12}", temperature=1.5, seed=seed) for seed in (1, 1, 2)]
+    assert said[0] == said[1] != said[2] and all(text.isalpha() and len(text) == 12 for text in said)
+
+
+def test_without_a_token_for_what_the_grammar_wants_the_answer_ends_and_says_so(runtime: llama.LlamaRuntime) -> None:
+    pieces = runtime._model.vocabulary.pieces
+    runtime._model.vocabulary = Vocabulary([b"" if piece == b"z" else piece for piece in pieces], [1])
+    ask(runtime, 1, "hello", grammar='root ::= "ab" "z"')
+    events = run(runtime)
+    assert text_of(events, 1) == "ab" and done(events, 1)["finish_reason"] == "incomplete"
+    assert any("no token for what the grammar wants" in event["text"] for event in events if event["event"] == "note")
+
+
+AMBIGUOUS = 'root ::= [a-z] root x | [a-z] root y | "."\nx ::= "c"\ny ::= "c"'
+
+
+def test_a_grammar_that_explodes_ends_its_answer_and_no_other(runtime: llama.LlamaRuntime) -> None:
+    alone = answer(runtime, "hello", max_tokens=40)
+    period = runtime._model.tokens(".")[-1]
+    ask(runtime, 1, "hello", max_tokens=None, grammar=AMBIGUOUS, logit_bias=((period, -100.0),))
+    ask(runtime, 2, "hello", max_tokens=40)
+    events = run(runtime)
+    assert [(e["id"], e["type"]) for e in events if e["event"] == "error"] == [(1, "BadRequest")]
+    assert text_of(events, 2) == alone
+
+
+def test_tokens_that_are_half_a_character_have_their_bytes(runtime: llama.LlamaRuntime) -> None:
+    ask(runtime, 1, "hello", grammar='root ::= "é" "😀"', top_logprobs=2)
+    events = run(runtime)
+    tokens = [token for event in events for token in logprobs_from(event.get("logprobs", ()))]
+    assert b"".join(token.data for token in tokens) == "é😀".encode() and text_of(events, 1) == "é😀"
+    assert [token.text for token in tokens] == [HALF] * 6 and all(len(token.alternatives) == 2 for token in tokens)
+
+
+def test_what_is_refused_changes_nothing(runtime: llama.LlamaRuntime) -> None:
+    before = answer(runtime, "hello")
+    for wish in ({"grammar": "root ::= root"}, {"json_schema": "{"}, {"logit_bias": ((99999, 1.0),)}):
+        with pytest.raises(BadRequest):
+            ask(runtime, 2, "hello", **wish)
+    assert runtime.active() == 0 and answer(runtime, "hello") == before
 
 
 def test_typed_special_tokens_do_not_end_a_turn(runtime: llama.LlamaRuntime) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from multimodel.errors import BadRequest, BrokenFile, ContextLengthExceeded, LoadError, NotEnoughMemory
-from multimodel.types import LoadOptions, Message, SamplingParams
+from multimodel.types import LoadOptions, Message, SamplingParams, TokenLogprob
 from multimodel.workers.prompt import PLAIN_NOTE
-from multimodel.workers.protocol import Frame, Request
+from multimodel.workers.protocol import Frame, Request, logprobs_from
 
 from ..support import DATA, GUIDE_FOLDER, GUIDE_GGUF, needs, needs_data, tiny_llama
 
@@ -84,14 +84,14 @@ def test_greedy_text_is_the_librarys(tiny: Any, tiny_folder: Path) -> None:
     assert len(text_of(frames)) > 40
 
 
-def same_text_as_llama(folder: Path, gguf: Path, prompts: Iterable[str], tokens: int) -> None:
+def same_text_as_llama(folder: Path, gguf: Path, prompts: Iterable[str], tokens: int, **params: Any) -> None:
     from multimodel.workers import llama
 
     ours = runtime(folder)
     theirs = llama.load(gguf, LoadOptions(context_length=ours.facts.context_length), 1, lambda *stage: None)
     try:
         for number, prompt in enumerate(prompts):
-            asked = request(number, prompt, max_tokens=tokens)
+            asked = request(number, prompt, max_tokens=tokens, **params)
             mine, other = answer(ours, asked), answer(theirs, asked)
             assert text_of(mine) == text_of(other) != ""
             assert done(mine)["finish_reason"] == done(other)["finish_reason"]
@@ -101,29 +101,145 @@ def same_text_as_llama(folder: Path, gguf: Path, prompts: Iterable[str], tokens:
         theirs.close()
 
 
-def clear_choices(folder: Path, prompt: str, tokens: int) -> int:
-    """After how many tokens random weights are first undecided: llama.cpp rounds its cache to 16 bits."""
+def clear_choices(folder: Path, prompt: str, tokens: int, margin: float = 0.02, **params: Any) -> int:
+    """After how many tokens two are first as likely, within a margin: llama.cpp rounds its cache to 16 bits."""
     model = runtime(folder)
-    margins: list[float] = []
+    model.admit(request(1, prompt, max_tokens=tokens, **params))
+    asked = model._answers[1]
+    unclear: list[int] = []
 
-    def pick(logits: Any, history: Any) -> int:
+    def draw(logits: Any) -> int:
         best, second = logits.topk(2).values
-        margins.append(float(best - second))
+        if best - second < margin:
+            unclear.append(len(asked.tokens) - asked.prompt)
         return int(logits.argmax())
 
-    model.admit(request(1, prompt, max_tokens=tokens))
-    model._answers[1].sampler.pick = pick
-    finish(model)
-    return next((i for i, margin in enumerate(margins) if margin < 0.02), len(margins))
+    asked.sampler._draw = draw
+    usage = done(finish(model))["usage"]
+    return min([*unclear, usage["output_tokens"]])
+
+
+JSON = '{"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}}, "required": ["b"]}'
+WISHES: list[dict[str, Any]] = [
+    {},
+    {"presence_penalty": 1.5},
+    {"frequency_penalty": 0.8},
+    {"presence_penalty": -0.5, "frequency_penalty": 0.5},
+    {"repetition_penalty": 1.3},  # of prompts longer than 64 tokens too, the window of llama.cpp's own programs
+    {"logit_bias": ((40, 1.5), (41, -100.0))},
+    {"logit_bias": ((50, 2.0),), "repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.3},
+    {"grammar": 'root ::= ([a-z]+ " "){2,} [^a-z]+'},
+    {"grammar": 'root ::= "é" [ぁ-ゟ😀-😎]{2,4} "."', "presence_penalty": 1.0},
+    {"json_schema": JSON},
+]
 
 
 @needs("llama_cpp", "gguf")
-def test_greedy_text_is_that_of_the_same_weights_in_llama_cpp(tiny_folder: Path, tiny_gguf_file: Path) -> None:
-    prompts = [PROMPT, "Hi", "Ünïcödé ☂?"]
-    sure = {prompt: clear_choices(tiny_folder, prompt, 64) for prompt in prompts}
+@pytest.mark.parametrize("wishes", WISHES, ids=" ".join)
+def test_greedy_text_is_that_of_the_same_weights_in_llama_cpp(
+    tiny_folder: Path, tiny_gguf_file: Path, wishes: dict[str, Any]
+) -> None:
+    prompts = [PROMPT * 2, "Hi", "Ünïcödé ☂?"]
+    sure = {prompt: clear_choices(tiny_folder, prompt, 64, **wishes) for prompt in prompts}
     for prompt, tokens in sure.items():
-        same_text_as_llama(tiny_folder, tiny_gguf_file, [prompt], tokens)
-    assert sum(sure.values()) > 60
+        if tokens:
+            same_text_as_llama(tiny_folder, tiny_gguf_file, [prompt], tokens, **wishes)
+    assert sum(sure.values()) > 20
+
+
+def tokens_of(frames: Iterable[Frame]) -> list[TokenLogprob]:
+    return [token for frame in frames for token in logprobs_from(frame.get("logprobs", ()))]
+
+
+@needs("llama_cpp", "gguf")
+@pytest.mark.parametrize(
+    "wishes", [{}, {"temperature": 0.7, "seed": 1, "presence_penalty": 1.0, "top_k": 1}], ids=" ".join
+)
+def test_log_probabilities_are_those_of_the_same_weights_in_llama_cpp(
+    tiny_folder: Path, tiny_gguf_file: Path, wishes: dict[str, Any]
+) -> None:
+    from multimodel.workers import llama
+
+    ours, theirs = runtime(tiny_folder), llama.load(tiny_gguf_file, LoadOptions(), 1, lambda *stage: None)
+    count = clear_choices(tiny_folder, PROMPT, 20, **wishes)
+    asked = request(1, max_tokens=count, top_logprobs=5, **wishes)
+    mine, other = (tokens_of(answer(each, asked)) for each in (ours, theirs))
+    theirs.close()
+    assert len(mine) == len(other) == count > 5
+    for one, two in zip(mine, other, strict=True):
+        assert one.data == two.data and one.logprob == pytest.approx(two.logprob, abs=0.02)
+        for first, second in zip(one.alternatives, two.alternatives, strict=True):
+            assert first.logprob == pytest.approx(second.logprob, abs=0.02)
+
+
+def test_log_probabilities_are_the_models_own_whatever_is_done_to_its_logits(tiny: Any) -> None:
+    import torch
+
+    plain = tokens_of(answer(tiny, request(1, max_tokens=12, top_logprobs=20)))
+    seen: list[Any] = []
+    tiny.admit(request(2, max_tokens=12, top_logprobs=0, temperature=1.0, top_k=1, logit_bias=((9, -100.0),)))
+    sampler, pick = tiny._answers[2].sampler, tiny._answers[2].sampler.pick
+    sampler.pick = lambda logits, history: (seen.append(logits.clone()), pick(logits, history))[1]
+    frames = finish(tiny)
+    tiny.drop(2)
+    again = tokens_of(frames)
+    assert [t.alternatives for t in again] == [()] * 12
+    for token, logits in zip(again, seen, strict=True):
+        best = torch.log_softmax(logits.double(), -1).max()
+        assert token.logprob <= float(best) + 1e-6
+    assert [(t.data, t.logprob) for t in again] == [(t.data, t.logprob) for t in plain]  # token 9 is never said
+    for token in plain:
+        values = [other.logprob for other in token.alternatives]
+        assert values == sorted(values, reverse=True) and len(values) == 20 and token.logprob == values[0]
+
+
+def test_tokens_that_are_half_a_character_have_their_bytes(tiny: Any) -> None:
+    wish = {"grammar": 'root ::= "é" "😀"', "top_logprobs": 0, "max_tokens": 20}
+    frames = answer(tiny, request(1, **wish))
+    tokens = tokens_of(frames)
+    assert b"".join(token.data for token in tokens) == "é😀".encode() and text_of(frames) == "é😀"
+    assert [token.text for token in tokens] == ["\ufffd"] * 6
+
+
+def test_special_tokens_among_the_alternatives_have_their_names(tiny: Any) -> None:
+    bias = {"logit_bias": ((1, -100.0),), "top_logprobs": 20}
+    names = {
+        other.text
+        for token in tokens_of(answer(tiny, request(1, max_tokens=60, **bias)))
+        for other in token.alternatives
+    }
+    assert names & {"<s>", "</s>", "<|user|>", "<|bot|>", "<|system|>"}
+
+
+def test_without_a_token_for_what_the_grammar_wants_the_answer_ends_and_says_so(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder)
+    model._pieces[:] = [b"" if piece == b"z" else piece for piece in model._pieces]
+    frames = answer(model, request(1, grammar='root ::= "ab" "z"'))
+    assert text_of(frames) == "ab" and done(frames)["finish_reason"] == "incomplete"
+    assert any("no token for what the grammar wants" in frame["text"] for frame in frames if frame["event"] == "note")
+
+
+def test_a_grammar_is_refused_where_nobody_knows_the_bytes_of_tokens(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder)
+    from tokenizers import decoders
+
+    model._tokenizer.backend_tokenizer.decoder = decoders.WordPiece()
+    with pytest.raises(BadRequest, match="tokenizer"):
+        model.admit(request(1, grammar='root ::= "a"'))
+    assert model.active() == 0
+
+
+AMBIGUOUS = 'root ::= [a-z] root x | [a-z] root y | "."\nx ::= "c"\ny ::= "c"'
+
+
+def test_a_grammar_that_explodes_ends_its_answer_and_no_other(tiny_folder: Path) -> None:
+    model = runtime(tiny_folder)
+    alone = text_of(answer(model, request(9, max_tokens=40)))
+    model.admit(request(1, grammar=AMBIGUOUS, logit_bias=((14, -100.0), (15, -100.0))))
+    model.admit(request(2, max_tokens=40))
+    frames = finish(model)
+    assert [(f["id"], f["type"]) for f in frames if f["event"] == "error"] == [(1, "BadRequest")]
+    assert text_of(frames, 2) == alone
 
 
 @needs("llama_cpp")
@@ -131,14 +247,26 @@ def test_greedy_text_is_that_of_the_same_weights_in_llama_cpp(tiny_folder: Path,
 def test_a_real_model_says_the_same_in_both_engines() -> None:
     model = DATA / "models" / "stories260k-chat"
     prompts = ["Once upon a time", "Lily and Ben went to the park", "The big dog"]
-    same_text_as_llama(model / "hf", model / "gguf" / "stories260k-chat-f16.gguf", prompts, 64)
+    folder, gguf = model / "hf", model / "gguf" / "stories260k-chat-f16.gguf"
+    for wishes in (
+        {},
+        {"presence_penalty": 1.5},
+        {"grammar": 'root ::= " "? [A-Z] [a-z, ]{9,} "."'},
+        {"json_schema": JSON},
+    ):
+        for prompt in prompts:
+            sure = clear_choices(folder, prompt, 64, margin=0.005, **wishes)
+            assert sure > 7
+            same_text_as_llama(folder, gguf, [prompt], sure, **wishes)
 
 
 @needs("llama_cpp")
 @pytest.mark.skipif(not (GUIDE_FOLDER.exists() and GUIDE_GGUF.exists()), reason="needs the built-in model")
 def test_the_built_in_model_says_the_same_in_both_engines() -> None:
     prompts = ["What is a token?", "how do i add a column", "Who painted the Mona Lisa?", "hi"]
-    same_text_as_llama(GUIDE_FOLDER, GUIDE_GGUF, prompts, 64)
+    yes = {"grammar": 'root ::= ("Yes" | "No") ", " [a-z ]{5,40} "."'}
+    for wishes in ({}, {"presence_penalty": 1.5}, {"presence_penalty": 0.5, "frequency_penalty": 0.7}, yes):
+        same_text_as_llama(GUIDE_FOLDER, GUIDE_GGUF, prompts, 64, **wishes)
 
 
 def test_several_answers_at_once_are_those_of_each_alone(tiny: Any) -> None:
