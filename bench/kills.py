@@ -1,0 +1,134 @@
+"""Fine-tuning killed at random moments and resumed: does it end with the weights of the run that nobody killed?
+
+`python -m bench.kills --rounds 100` kills and resumes so often. Training runs in forks of a process that has loaded
+its libraries, so that a try takes a second; each is a process of its own and dies by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from multimodel.finetune import child, sources
+from multimodel.finetune import data as rows
+from multimodel.finetune.control import Control
+from multimodel.finetune.events import Reader
+from multimodel.finetune.runfolder import DATA, Order
+from multimodel.finetune.store import Store
+from multimodel.finetune.types import TrainConfig
+from multimodel.settings import Settings
+
+from .bare import environment
+from .report import ROOT
+
+
+class Forks:
+    """Starts processes that train, each a fork of one that has its libraries loaded."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def start(self, folder: Path) -> int:
+        """Work on the run of a folder; returns the process id."""
+        return int(self._said(str(folder)))
+
+    def wait(self) -> int:
+        """The exit code of the process started last, negative for a signal."""
+        return int(self._said("wait"))
+
+    def _said(self, line: str) -> str:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+
+@contextmanager
+def forks() -> Iterator[Forks]:
+    """A process that forks; it ends with the block."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.kills", "--fork"],
+        cwd=ROOT,
+        env={**environment(), **threads},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield Forks(process)
+        finally:
+            assert process.stdin
+            process.stdin.close()
+
+
+def serve() -> None:
+    """Fork for every folder that is named, wait where that is said."""
+    import_module("multimodel.finetune.train")  # what takes seconds
+    out, pid = os.fdopen(os.dup(1), "w"), 0
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        if line.strip() == "wait":
+            _, status = os.waitpid(pid, 0)
+            out.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        else:
+            folder = Path(line.strip())
+            pid = os.fork()
+            if pid == 0:
+                with (folder / "stderr.txt").open("ab") as errors:
+                    os.dup2(errors.fileno(), 2)
+                os._exit(child.work(folder, Control(folder)))
+            out.write(f"{pid}\n")
+        out.flush()
+
+
+def ordered(config: TrainConfig, settings: Settings) -> Path:
+    """The folder of a run that is ready to train, as `Jobs` makes it."""
+    folder = Store(settings).runs / config.name
+    folder.mkdir(parents=True)
+    digest = rows.save(sources.prepared(config, settings), folder / DATA)
+    Order(config, config.base, str(settings.models.fine_tuned_dir), digest, "2026-01-01T00:00:00+00:00").save(folder)
+    return folder
+
+
+def survive(pool: Forks, folder: Path, kills: int, seed: int, longest: float) -> int:
+    """Kill the run of a folder in the middle of training, `kills` times at most, until it has ended; returns how often.
+
+    Each kill comes up to `longest` seconds after training began or went on.
+    """
+    generator, killed = random.Random(seed), 0
+    while True:
+        events = Reader(folder)
+        events.read()
+        pid = pool.start(folder)
+        if killed < kills and _training(events):
+            time.sleep(generator.uniform(0.0, longest))
+            os.kill(pid, 9)
+        code = pool.wait()
+        killed += code == -9
+        if code == 0:
+            return killed
+        assert code == -9, f"a try ended with {code}: see {folder}/stderr.txt"
+
+
+def _training(events: Reader) -> bool:
+    """Wait until the run trains; False where it has ended before."""
+    while True:
+        for event in events.read():
+            if event["kind"] == "end":
+                return False
+            if event["kind"] == "phase" and event["phase"] == "training":
+                return True
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    serve()
