@@ -430,3 +430,52 @@ MODELS: dict[str, Callable[[], Gguf]] = {
     "nemotron-3-nano-30b": nemotron_h,
 }  # fmt: skip
 """Real shapes by name; F16 where the name says no other format."""
+
+
+def falcon(layers: int = 32, e: int = 4544, heads: int = 71) -> Gguf:
+    """Falcon 7B: one head of keys and values for all, no gate."""
+    g = _start("falcon", layers, e, 4 * e, heads, 1, 65024, 2048, norm="layer_norm_epsilon")
+    g.add("output_norm.bias", e)
+    for i in range(layers):
+        g.layer(i, attn_norm=[e], attn_norm__bias=[e], attn_qkv=[e, e + 2 * (e // heads)], attn_output=[e, e])
+        g.layer(i, ffn_up=[e, 4 * e], ffn_down=[4 * e, e])
+    return g
+
+
+def starcoder2(layers: int = 30, e: int = 3072, f: int = 12288, heads: int = 24, kv: int = 2) -> Gguf:
+    """StarCoder2 3B: grouped heads, biases, no gate."""
+    g = _start("starcoder2", layers, e, f, heads, kv, 49152, 16384, norm="layer_norm_epsilon")
+    g.add("output_norm.bias", e)
+    for i in range(layers):
+        _attention(g, i, e, e, kv * (e // heads), bias=True, out=True)
+        g.layer(i, attn_norm__bias=[e], ffn_norm=[e], ffn_norm__bias=[e])
+        g.layer(i, ffn_up=[e, f], ffn_up__bias=[f], ffn_down=[f, e], ffn_down__bias=[e])
+    return g
+
+
+UNSEEN: dict[str, Callable[[], Gguf]] = {
+    "tinyllama-1.1b Q4_0": lambda: dense("llama", 22, 2048, 5632, 32, 4, 32000, 2048, format=Q4_0),
+    "llama-2-7b Q4_K": lambda: dense("llama", 32, 4096, 11008, 32, 32, 32000, 4096, format=Q4_K),
+    "llama-3.1-70b Q4_K": lambda: dense("llama", 80, 8192, 28672, 64, 8, 128256, 131072, format=Q4_K),
+    "qwen2.5-14b Q8_0": lambda: dense("qwen2", 48, 5120, 13824, 40, 8, 152064, 131072, bias=True, format=Q8_0),
+    "qwen3-1.7b": lambda: dense("qwen3", 28, 2048, 6144, 16, 8, 151936, 40960, head=128, norms=True, tied=True),
+    "qwen3-4b Q4_K": lambda: dense(
+        "qwen3", 36, 2560, 9728, 32, 8, 151936, 40960, head=128, norms=True, tied=True, format=Q4_K
+    ),
+    "gemma-2-2b Q8_0": lambda: dense(
+        "gemma2", 26, 2304, 9216, 8, 4, 256000, 8192, head=256, tied=True, gemma=True, window=4096, format=Q8_0
+    ),
+    "gemma-3-12b Q4_K": lambda: dense(
+        "gemma3", 48, 3840, 15360, 16, 8, 262144, 131072, head=256, norms=True, tied=True, gemma=True, window=1024,
+        format=Q4_K,
+    ),
+    "mixtral-8x7b Q4_K": lambda: dense(
+        "llama", 32, 4096, 14336, 32, 8, 32000, 32768, experts=(8, 2, 14336), format=Q4_K
+    ),
+    "gpt2-medium": lambda: gpt2(24, 1024, 16),
+    "phi-4-14b": lambda: phi3(40, 5120, 17920, 40, 10, 100352),
+    "qwen3.5-4b Q4_K": lambda: qwen35(32, 2560, 9216, 16, 4, 32, format=Q4_K),
+    "falcon-7b": falcon,
+    "starcoder2-3b": starcoder2,
+}  # fmt: skip
+"""Shapes that had no part in fitting the formula of `multimodel.memory.llama`."""

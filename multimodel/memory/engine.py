@@ -38,13 +38,14 @@ COMPUTE = re.compile(r"compute buffer size = +([\d.]+) MiB")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What llama.cpp says a context takes, in bytes; or why it makes none."""
+    """What llama.cpp says a context takes, in bytes; or why it makes none, or that its process ended over it."""
 
     kv_cache: int = 0
     recurrent: int = 0
     compute: int = 0
     output: int = 0
     refusal: str = ""
+    ended: bool = False
 
 
 def available() -> bool:
@@ -62,7 +63,7 @@ class Accountant:
     def account(
         self, header: Header, contexts: Sequence[ContextSettings], *, gpu: bool = False, seconds: float = SECONDS
     ) -> tuple[Account, ...] | None:
-        """What each context takes; None where llama.cpp is missing, died, or did not answer in time."""
+        """What each context takes; None where llama.cpp is missing or did not answer in time."""
         if not available() or not header.tensors:
             return None
         deadline = time.monotonic() + seconds
@@ -70,18 +71,10 @@ class Accountant:
             path = Path(folder) / "model.gguf"
             if not _write(header, path):
                 return None
-            question = {
-                "path": str(path),
-                "model": {
-                    "no_alloc": True,
-                    "load_mode": 0,
-                    "use_extra_bufts": False,
-                    "n_gpu_layers": -1 if gpu else 0,
-                },
-                "contexts": [context.params() for context in contexts],
-            }
-            answers = self._asked(question, len(contexts), deadline)
-        return tuple(map(_read, answers)) if answers else None
+            layers = -1 if gpu else 0
+            model = {"no_alloc": True, "load_mode": 0, "use_extra_bufts": False, "n_gpu_layers": layers}
+            question = {"path": str(path), "model": model}
+            return self._all(question, contexts, deadline)
 
     def warm(self) -> None:
         """Start the child, so that it is ready when it is asked."""
@@ -103,17 +96,23 @@ class Accountant:
             self._child = _Child()
         return self._child
 
-    def _asked(self, question: dict[str, Any], count: int, deadline: float) -> list[dict[str, Any]] | None:
-        for _ in range(2):  # the first child may just have ended, having been idle
+    def _all(
+        self, question: dict[str, Any], contexts: Sequence[ContextSettings], deadline: float
+    ) -> tuple[Account, ...] | None:
+        """The accounts of all contexts; one over which the child ends is followed by a new child for the rest."""
+        found: list[Account] = []
+        while len(found) < len(contexts):
             child = self._alive()
-            answers = child.ask(question, count, deadline)
-            if answers:
-                return answers
-            fresh = child.asked == 1
-            child.close()
-            if fresh or time.monotonic() >= deadline:
-                break
-        return None
+            fresh = child.asked == 0
+            answers = child.ask(question | {"contexts": [c.params() for c in contexts[len(found) :]]}, deadline)
+            found += [_read(answer) for answer in answers]
+            if len(found) < len(contexts):
+                child.close()
+                if time.monotonic() >= deadline:
+                    return None
+                if fresh or answers:  # else it may have been on its way out, having been idle
+                    found.append(Account(ended=True))
+        return tuple(found)
 
 
 class _Child:
@@ -137,24 +136,19 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, question: dict[str, Any], count: int, deadline: float) -> list[dict[str, Any]] | None:
-        """So many answers; None where the child ends or the time does."""
+    def ask(self, question: dict[str, Any], deadline: float) -> list[dict[str, Any]]:
+        """An answer for each context; fewer where the child ends or the time does."""
         self.asked += 1
-        try:
+        answers: list[dict[str, Any]] = []
+        with suppress(OSError, Empty):
             assert self._process.stdin
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
-        except OSError:
-            return None
-        answers: list[dict[str, Any]] = []
-        while len(answers) < count:
-            try:
+            while len(answers) < len(question["contexts"]):
                 answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
-            except Empty:
-                return None
-            if answer is None:
-                return None
-            answers.append(answer)
+                if answer is None:
+                    break
+                answers.append(answer)
         return answers
 
     def close(self) -> None:

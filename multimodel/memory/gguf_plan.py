@@ -16,6 +16,7 @@ from .shape import Shape
 
 ENGINE = "llama.cpp's own accounting of this model and these settings"
 ON_PROCESSOR = "llama.cpp's own accounting on a processor; a GPU divides the same buffers otherwise"
+ENDED = "llama.cpp's process ended while it laid this context out; loading it may end as well."
 FORMULAS: dict[TermName, str] = {
     "kv_cache": "keys and values of every layer × tokens × conversations, as llama.cpp lays them out",
     "recurrent": "the running state of every recurrent layer, in float32, × conversations",
@@ -39,7 +40,7 @@ class GgufModel:
     def plan(self, request: Request, account: Account | None = None, *, gpu: bool = False) -> MemoryPlan:
         """Its plan: by llama.cpp's `account` where there is one, else by formula. `gpu`: it was made on a GPU."""
         settings = settings_of(request)
-        exact = account is not None and not account.refusal
+        exact = account is not None and not account.refusal and not account.ended
         sizes = account if account and exact else account_by_formula(self.shape, settings)
         here = request.target.kind == "cpu" or gpu
         known: Provenance = "exact" if exact and here else "formula"
@@ -61,7 +62,7 @@ class GgufModel:
             engine="llama.cpp",
             context_limit=self.shape.context_limit,
             refusal=account.refusal if account else refused(self.shape, settings),
-            notes=tuple(self._notes(request)),
+            notes=(*self._notes(request), *[ENDED] * bool(account and account.ended)),
             replan=self.plan,
         )
 

@@ -1,0 +1,70 @@
+"""What a process really takes: `python -m bench.resident save|generate|train ...` prints its peak in bytes.
+
+A process of its own for each figure, with nothing of ours in it: the libraries alone, as anybody would use them.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, DistilBertConfig, DistilBertForSequenceClassification
+
+STEPS = 2  # of training: after the second, everything that is ever kept has been made
+
+
+def peak() -> int:
+    """The most bytes that were resident in this process."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def save(folder: str, dtype: str, config: str) -> None:
+    """A random model of a configuration, as files."""
+    own = json.loads(config)
+    torch.set_default_dtype(getattr(torch, dtype))
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(own.pop("model_type"), **own)).save_pretrained(folder)
+
+
+def generate(folder: str, dtype: str, prompt: int, tokens: int) -> None:
+    """Load a model and continue a prompt of so many tokens by so many."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    ids = torch.randint(3, 1000, (1, prompt))
+    with torch.inference_mode():
+        model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0)
+
+
+def train(batch: int, length: int, checkpointing: bool) -> None:
+    """A few steps of DistilBERT with two labels, in float32 with AdamW."""
+    model = DistilBertForSequenceClassification(DistilBertConfig()).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    optimizer = torch.optim.AdamW(model.parameters())
+    for _ in range(STEPS):
+        ids = torch.randint(3, 1000, (batch, length))
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.zeros(batch).long()).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def main(what: str, *arguments: str) -> None:
+    """Do it, then say what it took."""
+    torch.set_num_threads(1)
+    if what == "save":
+        save(*arguments)
+    elif what == "generate":
+        generate(arguments[0], arguments[1], int(arguments[2]), int(arguments[3]))
+    else:
+        train(int(arguments[0]), int(arguments[1]), arguments[2] == "True")
+    print(json.dumps({"peak": peak()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
