@@ -31,8 +31,10 @@ from .types import (
 )
 
 if TYPE_CHECKING:
+    from .downloads import Downloads
     from .finetune.jobs import Jobs
     from .finetune.predict import Predictors
+    from .memory.estimator import Estimator
 
 Connect = Callable[[ModelSpec, Settings, Pool], Backend]
 Model = ModelId | ModelSpec
@@ -91,6 +93,19 @@ class Engine:
         module = import_module("multimodel.finetune.predict")
         predictors: Predictors = module.Predictors(self.settings, self.pool.cores)
         return predictors
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """The downloads of this server."""
+        downloads: Downloads = import_module("multimodel.downloads").Downloads(self.settings)
+        return downloads
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """What says how much memory a model takes."""
+        module = import_module("multimodel.memory.estimator")
+        estimator: Estimator = module.Estimator(self.settings, device=self.device)
+        return estimator
 
     def backend(self, model: Model) -> Backend:
         """The model, connected at most once however many ask. Raises ConfigError or LoadError."""
@@ -155,7 +170,7 @@ class Engine:
         for spec in tuple(self._backends):
             self.unload(spec)
         self.pool.close()
-        for name in ("jobs", "predictors"):
+        for name in ("jobs", "predictors", "downloads", "estimator"):
             if name in vars(self):
                 getattr(self, name).close()
 
