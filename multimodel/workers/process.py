@@ -11,6 +11,12 @@ from typing import IO, BinaryIO
 from ..settings import ROOT, child_environment
 
 
+SLEEP = {"OMP_WAIT_POLICY": "passive"}
+"""A thread that waits for the others sleeps. By default it spins, and where another program needs the core that it
+spins on, all wait: measured at two threads on two busy cores, 0.6 tokens a second instead of 16 in torch, 3 instead of
+40 in llama.cpp."""
+
+
 def spawn(
     module: str, *arguments: str, threads: int, output: int = subprocess.PIPE, errors: int | IO[bytes] = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
@@ -26,7 +32,7 @@ def spawn(
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=errors,
-        env=child_environment() | own,
+        env=SLEEP | child_environment() | own,
     )
 
 

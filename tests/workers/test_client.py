@@ -159,6 +159,7 @@ def test_the_child_gets_no_secrets_and_finds_the_package_anywhere(
     assert "canary" not in environment
     assert "HF_HUB_OFFLINE=1" in environment
     assert "OMP_NUM_THREADS=1" in environment
+    assert "OMP_WAIT_POLICY=passive" in environment
 
 
 @needs_proc
