@@ -218,7 +218,7 @@ class Jobs:
         with self._changed:
             mine = next((work for work in self._line if work.name == update.run), None)
             before = [work for work in self._line if mine and work.device == mine.device]
-            return replace(update, position=before.index(mine) if mine else None)
+            return replace(update, position=before.index(mine) or None if mine else None)
 
     def _enqueue(self, config: TrainConfig, data: Dataset | None) -> None:
         """The caller holds the condition."""

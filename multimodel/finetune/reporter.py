@@ -169,6 +169,11 @@ class Reporter(TrainerCallback):
         self._interval = max(MINUTE, SHARE * (now - self._mark))
         self._mark = self._saved = now
 
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """However it ended, where it stands is told."""
+        if state.is_world_process_zero and self._steps:
+            self._progress(state)
+
     def _due(self, state: TrainerState, now: float) -> bool:
         """Whether a checkpoint is due; raises DiskFull before there is no room for it."""
         every = self._rules.checkpoint_steps

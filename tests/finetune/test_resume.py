@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.kills import Forks, forks, ordered, survive
+from bench.kills import Forks, ordered, survive
 from multimodel.finetune import checkpoints
 from multimodel.finetune.control import STOP
 from multimodel.finetune.events import Reader, fold
 from multimodel.finetune.runfolder import forget
 from multimodel.finetune.types import TrainConfig, TrainUpdate
 
-from .support import sentences, settings_in, tiny_encoder, write_csv
+from .support import settings_in
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and a small encoder."""
-    folder = tmp_path_factory.mktemp("resume")
-    tiny_encoder(folder / "encoder")
-    write_csv(folder / "data.csv", sentences(300))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Forks]:
-    with forks() as started:
-        yield started
 
 
 def config(place: Path, name: str, **settings: object) -> TrainConfig:
