@@ -61,6 +61,7 @@ from .types import (
     Snapshot,
     Stage,
     Timing,
+    TokenLogprob,
     Usage,
 )
 
@@ -110,6 +111,7 @@ __all__ = [
     "Snapshot",
     "Stage",
     "Timing",
+    "TokenLogprob",
     "TimedOut",
     "TrainConfig",
     "TrainUpdate",

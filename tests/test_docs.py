@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from pydantic.fields import FieldInfo
 from multimodel.registry import BACKENDS
 from multimodel.settings import ROOT as INSTALLED
 from multimodel.settings import Settings
-from multimodel.types import ModelId
+from multimodel.types import RANGES, ModelId, SamplingParams
 
-from .support import ROOT
+from .support import ROOT, needs
 
 README = (ROOT / "README.md").read_text("utf-8")
 MARKDOWN = {"README.md": README, "CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text("utf-8")}
@@ -137,6 +138,32 @@ def _shown(default: object) -> str:
 
 def test_the_table_of_settings_is_the_settings() -> None:
     assert setting_rows() == settings_in_code()
+
+
+def parameter_rows() -> dict[str, tuple[str, set[str]]]:
+    """Parameter to range and takers, as the README's table says."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| .* \| (.*?) \|$", section("Sampling parameters"), re.MULTILINE)
+    return {name: (span, set(takers.split(", "))) for name, span, takers in rows}
+
+
+@needs("openai", "huggingface_hub")
+def test_the_table_of_parameters_is_the_code() -> None:
+    from multimodel.backends import gguf, hf_inference, openai, transformers
+
+    assert gguf.TAKES == transformers.TAKES
+    takers = {
+        "local": gguf.TAKES,
+        "openai": openai.STANDARD,
+        "endpoint": openai.STANDARD | openai.EXTRA.keys(),
+        "hf-inference": hf_inference.HfInferenceBackend.capabilities.params,
+    }
+    assert parameter_rows() == {
+        field.name: (
+            " to ".join(f"{limit:.10g}" for limit in RANGES.get(field.name, ())),
+            {who for who, params in takers.items() if field.name in params},
+        )
+        for field in fields(SamplingParams)
+    }
 
 
 def test_the_example_file_names_only_settings() -> None:
