@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -27,6 +28,15 @@ class Shape:
     full: float = 0.1
     early: int = 8
     late_weight: float = 0.3
+
+
+class Encoded(Protocol):
+    """Anything that has token ids."""
+
+    ids: list[int]
+
+
+Item = TypeVar("Item", bound=Encoded)
 
 
 @dataclass
@@ -99,7 +109,7 @@ class Encoder:
         return [self.sample(turns, [next(encoded).ids for _ in turns], rng) for turns in dialogues]
 
 
-def width(sample: Sample) -> int:
+def width(sample: Encoded) -> int:
     """Round a length up: new shapes cost the matrix library time, so there should be few of them."""
     return -(-len(sample.ids) // ROUND) * ROUND
 
@@ -112,10 +122,10 @@ def pad(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(ids), torch.tensor(weights)
 
 
-def group(samples: list[Sample], tokens: int, rng: random.Random) -> list[list[Sample]]:
+def group(samples: list[Item], tokens: int, rng: random.Random) -> list[list[Item]]:
     """Group samples of similar length into batches of about equally many tokens."""
     rng.shuffle(samples)
-    batches: list[list[Sample]] = [[]]
+    batches: list[list[Item]] = [[]]
     for sample in sorted(samples, key=width):
         if batches[-1] and (len(batches[-1]) + 1) * width(sample) > tokens:
             batches.append([])

@@ -18,7 +18,7 @@ from .test_floors import MODULES
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 PRODUCT = list(MODULES.values())
-SCRIPTS = [*ROOT.glob("guide/**/*.py"), *ROOT.glob("bench/**/*.py")]
+SCRIPTS = [path for folder in ("guide", "encoder", "bench") for path in ROOT.glob(f"{folder}/**/*.py")]
 LONGEST = 60
 TEXT = {".py", ".md", ".toml", ".txt", ".js", ".css", ".html", ".example", ".tsv", ".json", ".yml", ""}
 
