@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import DistilBertForMaskedLM
 
-from encoder.evaluate import MaskedWords, Task, finetune, linear, masked_words, ours, public
+from encoder.evaluate import MaskedWords, Task, Tuning, finetune, linear, masked_words, ours, public
 from encoder.text import ROOT, Corpus, load
 
 ASSETS = ROOT / "assets" / "encoder"
@@ -42,6 +42,8 @@ class Report:
     masked: MaskedWords
     results: list[Result]
     parameters: int
+    layers: int
+    width: int
     megabytes: float
 
 
@@ -64,6 +66,8 @@ def measure(corpus: Corpus, folder: Path, textclf: Path) -> Report:
         masked_words(network, tokenizer, corpus.withheld),
         results,
         sum(parameter.numel() for parameter in network.parameters()),
+        network.config.n_layers,
+        network.config.dim,
         (folder / "model.safetensors").stat().st_size / 1e6,
     )
 
@@ -96,7 +100,9 @@ def data_text(corpus: Corpus) -> str:
         f"{size:.0f} kB of English text, all written for this project: {kinds['guide']} topics of the model `guide` "
         f"with their questions and answers, {kinds['prose']} blocks of prose, {kinds['words']} lists of words that "
         f"belong together, and {len(corpus.loose)} single texts (training rows of our data sets without their labels, "
-        "questions, documentation). No other text, word list or model was used."
+        "questions, documentation). No other text, word list or model was used. The prose and the lists cover, on "
+        "purpose, kinds of text that people classify: reviews, questions, requests, news, messages. They were written "
+        "with public data sets of these kinds in mind, but no sentence was taken from one."
     )
 
 
@@ -109,9 +115,9 @@ pipeline_tag: fill-mask
 
 # encoder
 
-A DistilBERT of {parameters:.2f} million parameters ({megabytes:.1f} MB), lower case, with a WordPiece vocabulary of
-its own. It is built into the app so that fine-tuning and fill-mask work without a download. Written by
-`python -m encoder.train`.
+A DistilBERT of {parameters:.2f} million parameters ({megabytes:.1f} MB): {layers} layers {width} wide, lower case, a
+WordPiece vocabulary of its own. It is built into the app so that fine-tuning and fill-mask work without a download.
+Written by `python -m encoder.train`.
 
 The weights are stored in half precision and are loaded in single precision, which fine-tuning needs.
 
@@ -142,8 +148,9 @@ before fine-tuning.
 
 {verdict}
 
-Fine-tuned with AdamW at a learning rate of 5e-4, batches of 32, at most 128 tokens, 4 to 12 epochs (400 steps or
-more).
+Fine-tuned with AdamW, learning rate {tuning.rate:g} with warm-up and linear decay, batches of {tuning.batch}, at most
+{tuning.longest} tokens, for about {tuning.steps} steps: {tuning.least_epochs} epochs for large sets, up to
+{tuning.most_epochs} for small ones. Chosen on rows of the training parts.
 
 ## Limits
 
@@ -164,7 +171,10 @@ def write_card(report: Report, corpus: Corpus, folder: Path) -> None:
     masked = report.masked
     text = CARD.format(
         parameters=report.parameters / 1e6,
+        layers=report.layers,
+        width=report.width,
         megabytes=report.megabytes,
+        tuning=Tuning(),
         data=data_text(corpus),
         lines=len(corpus.withheld),
         right=masked.percent(masked.right),

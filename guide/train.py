@@ -110,12 +110,12 @@ def make_encoder(corpus: Corpus, recipe: Recipe) -> Encoder:
     return Encoder(train_tokenizer(texts, recipe.vocabulary), answers, recipe.shape)
 
 
-def matrices(model: LlamaForCausalLM) -> list[nn.Parameter]:
+def matrices(model: nn.Module) -> list[nn.Parameter]:
     """List the weights of the layers, which Muon trains."""
     return [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
 
 
-def optimizers(model: LlamaForCausalLM, rate: float, exchange: Exchange) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, rate: float, exchange: Exchange) -> list[torch.optim.Optimizer]:
     """Use Muon for the matrices, which learns faster per step, and AdamW for the rest.
 
     Muon costs a quarter of a step, so the processes divide the matrices among themselves.
@@ -168,7 +168,7 @@ def train(model: LlamaForCausalLM, lessons: list[Batches], recipe: Recipe, excha
     return progress
 
 
-def step(model: LlamaForCausalLM, chosen: list[torch.optim.Optimizer], rate: float) -> None:
+def step(model: nn.Module, chosen: list[torch.optim.Optimizer], rate: float) -> None:
     """Change the weights once."""
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in chosen:
