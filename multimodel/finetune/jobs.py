@@ -19,7 +19,7 @@ from typing import Any
 import filelock
 
 from ..compute import Cores
-from ..errors import InvalidName, ModelNotFound, MultimodelError, TrainingError, Unexpected, WorkerCrashed
+from ..errors import BrokenFile, InvalidName, ModelNotFound, MultimodelError, TrainingError, Unexpected, WorkerCrashed
 from ..settings import Settings
 from ..workers.process import reason, spawn
 from . import checkpoints, runfolder, sources
@@ -133,8 +133,8 @@ class Jobs:
     def all(self) -> list[TrainUpdate]:
         """Every run, the newest first."""
         found = self.store.runs.glob(f"*/{runfolder.RUN}") if self.store.runs.is_dir() else iter(())
-        ages = {path.parent.name: path.stat().st_mtime for path in found}
-        return [self.get(name) for name in sorted(ages, key=lambda name: ages[name], reverse=True)]
+        created = {path.parent.name: _created(path.parent) for path in found}
+        return [self.get(name) for name in sorted(created, key=lambda name: created[name], reverse=True)]
 
     def follow(self, name: str) -> Generator[TrainUpdate]:
         """The run as it goes, until it has ended; the same update again every quarter of a second while nothing is new.
@@ -349,6 +349,13 @@ class Jobs:
 
 
 LOST = "Its process ended without a word; what was done up to the last checkpoint is kept."
+
+
+def _created(folder: Path) -> str:
+    try:
+        return Order.load(folder).created
+    except BrokenFile:
+        return ""
 
 
 def _lost(update: TrainUpdate) -> TrainUpdate:
