@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from . import registry
 from .chat import ask, refused
 from .errors import MultimodelError
-from .hardware import Device, Hardware, cores, gpu_possible, memory, probe, without_torch
+from .hardware import Device, Hardware, cores, gpu_possible, memory, probe, without_gpu
 from .pool import Pool
 from .retry import RetryPolicy
 from .runs import Run
@@ -55,7 +55,12 @@ class Engine:
         performance = self.settings.performance
         # one core is left to the page: an engine whose threads wait for a core that is busy elsewhere all but stops
         threads = performance.threads or cores() - 1
-        self.pool = Pool(threads, device=self.device, idle_after=60 * performance.idle_minutes or None)
+        self.pool = Pool(
+            threads,
+            device=self.device,
+            estimator=lambda: self.estimator,
+            idle_after=60 * performance.idle_minutes or None,
+        )
         self._connect = connect
         self._backends: dict[ModelSpec, Backend] = {}
         self._guard = Lock()  # between the threads of the runs
@@ -76,7 +81,7 @@ class Engine:
 
         Of a GPU of its own memory, what was free when the app looked for it first: the pool knows what came since.
         """
-        found = self._hardware or (self.hardware() if gpu_possible() else without_torch("there is no GPU"))
+        found = self._hardware or (self.hardware() if gpu_possible() else without_gpu())
         device = found.of(name) or found.devices[-1]
         return device if device.kind == "cuda" else replace(device, free=min(device.total, memory().free))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -152,7 +153,7 @@ def detect() -> Hardware:
     """The devices torch can use: MPS, then CUDA, then the processor. Imports torch."""
     import torch
 
-    return Hardware((*_mps(torch), *_cuda(torch), _cpu(torch)))
+    return Hardware((*_mps(torch), *_cuda(torch), _cpu(amx=torch.cpu._is_amx_tile_supported())))
 
 
 def _mps(torch: Any) -> Iterator[Device]:
@@ -175,9 +176,9 @@ def _cuda(torch: Any) -> Iterator[Device]:
         )
 
 
-def _cpu(torch: Any) -> Device:
+def _cpu(*, amx: bool) -> Device:
     main = memory()
-    if torch.cpu._is_amx_tile_supported():
+    if amx:
         dtype, reason = "bfloat16", "bfloat16: the processor multiplies it in hardware (AMX)"
     else:
         dtype, reason = "float32", "float32: the processor has no fast shorter format"
@@ -198,6 +199,15 @@ def without_torch(reason: str) -> Hardware:
     """The processor alone, with the reason why no more is known."""
     main = memory()
     return Hardware((Device("cpu", _processor(), main.total, main.free, "float32", f"float32: {reason}"),))
+
+
+def without_gpu() -> Hardware:
+    """The processor alone, as `detect` finds it where there is no GPU, but at once."""
+    try:
+        amx = re.search(r"^flags.*\bamx_tile\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE) is not None
+    except OSError:
+        amx = False
+    return Hardware((_cpu(amx=amx),))
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

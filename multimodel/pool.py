@@ -13,17 +13,24 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Event, Lock, RLock, Thread
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .compute import Cores
 from .errors import MultimodelError, TooLarge, WorkerCrashed
 from .hardware import Device, Kind, without_torch
-from .memory.plan import MemoryPlan, gb
+from .memory.context import SLOTS
+from .memory.plan import MemoryPlan, Request, gb
+from .memory.target import target_of
 from .types import Chunk, ModelSpec
 from .workers.client import HEARTBEAT, Worker
 from .workers.protocol import Facts, Status, error_frame, error_from
 
+if TYPE_CHECKING:
+    from .memory.estimator import Estimator  # comes with the Hub's library
+
+Estimates = Callable[[], "Estimator"]
 State = Literal["loading", "answering", "idle"]
 BringIn = Callable[[], Generator[Chunk, None, Worker]]
 
@@ -52,11 +59,15 @@ class Pool:
         cores: int = 1,
         *,
         device: Callable[[str], Device] = lambda name: without_torch("").best,
+        estimator: Estimates | None = None,
         idle_after: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`device`: the one of a name, "auto" or a kind, as it stands now. `idle_after`: seconds; None: models stay."""
+        """`device`: the one of a name, "auto" or a kind, as it stands now. `estimator`: says what a model takes; None:
+        nothing is known, and every model fits. `idle_after`: seconds; None: models stay."""
         self.cores = Cores(cores)
+        self._make_estimator = estimator
+        self._estimator: Estimator | None = None
         self.device = device
         self.clock = clock
         self.lock = RLock()  # all places: between the threads of answers, the one that sees idle models off, the page
@@ -91,6 +102,19 @@ class Pool:
             others = [p for p in self._places.values() if p.taken and p.kind == kind and p is not besides]
             coming = sum(worker.own_memory() for there, worker in self._departing if there == kind)
             return self.device(kind).free + coming - sum(place.owed for place in others)
+
+    def plan(self, path: Path, spec: ModelSpec) -> MemoryPlan:
+        """What a model that lies here will take. Raises LoadError."""
+        device = self.device(spec.load.device)
+        if not (estimator := self._estimates()):
+            request = Request(sequences=SLOTS, target=target_of(device))
+            return MemoryPlan(model=str(spec.id), request=request, terms=())
+        return estimator.planned(path, spec, replace(device, free=max(0, self.spare(device.kind))))
+
+    def learn(self, plan: MemoryPlan, measured: int) -> None:
+        """Keep what a model really took, in bytes, for the plans to come."""
+        if estimator := self._estimates():
+            estimator.loaded(plan, measured)
 
     def make_room(self, place: Place, plan: MemoryPlan) -> None:
         """Speak for the memory of a plan; idle models leave where that is needed, the least recently used first.
@@ -130,6 +154,12 @@ class Pool:
         self._closed.set()
         self._see_off(self._places.values())
         self._end()
+
+    def _estimates(self) -> Estimator | None:
+        with self.lock:
+            if not self._estimator and self._make_estimator:
+                self._estimator = self._make_estimator()
+            return self._estimator
 
     def _sweep_in_time(self) -> None:
         while not self._closed.is_set():
@@ -179,6 +209,7 @@ class Place:
         self._process: Worker | None = None
         self._load: _Load | None = None
         self._status: Status | None = None
+        self._weighed = False
 
     @property
     def worker(self) -> Worker | None:
@@ -258,11 +289,19 @@ class Place:
         """Take the worker out, for the caller to end it; the next answer starts another one."""
         with self._pool.lock:
             worker, self._process, self.plan, self._status = self._process, None, None, None
+            self._weighed = False
             return worker
 
     def unload(self) -> None:
         """End its process. An answer under way ends with WorkerCrashed."""
         self._pool.unload(self.key)
+
+    def weigh(self) -> None:
+        """Tell the plans to come what the model took, once it has answered for the first time."""
+        with self._pool.lock:
+            worker, plan, weighed, self._weighed = self.worker, self.plan, self._weighed, True
+        if worker and plan and not weighed and self.kind != "cuda":  # how much of a GPU a process has is not known
+            self._pool.learn(plan, worker.memory())
 
     def resident(self) -> Resident | None:
         """What is here; None where that has just left."""

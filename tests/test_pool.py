@@ -351,9 +351,9 @@ class TestReal:
     ) -> None:
         answer(engine, tiny)
         (first,) = pids(engine)
-        monkeypatch.setattr(engine.pool, "device", lambda name: _device(0))
-        monkeypatch.setattr(MemoryPlan, "safe_total", property(lambda self: self.total))
         other = ModelSpec(tiny, LoadOptions(context_length=256))
+        too_little = engine.pool.plan(Path(tiny.name), other).safe_total - 1
+        monkeypatch.setattr(engine.pool, "device", lambda name: _device(too_little))
         assert answer(engine, other)
         (second,) = pids(engine)
         assert first != second
@@ -386,6 +386,19 @@ class TestReal:
         *_, last = snapshots
         assert isinstance(last.error, WorkerCrashed)
         assert engine.pool.residents() == ()
+
+    def test_what_it_took_is_learnt_once(self, engine: Engine, tiny: ModelId) -> None:
+        for _ in range(2):
+            answer(engine, tiny)
+        (load,) = engine.estimator._calibration.loads
+        (resident,) = engine.pool.residents()
+        assert (load.model, load.predicted) == (str(tiny), resident.predicted)
+        assert load.measured > 10_000_000
+        assert (
+            resident.facts
+            and engine.estimator.planned(Path(tiny.name), resident.spec, engine.device()).request.sequences
+            == resident.facts.slots
+        )
 
     def test_loading_and_unloading_gives_every_byte_back(self, engine: Engine, tiny: ModelId) -> None:
         def cycle() -> int:

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from ..errors import BackendError, MultimodelError
-from ..hardware import Device
-from ..locate import Located, files_of
-from ..memory import MemoryPlan, Request, Term, target_of
+from ..locate import Located
 from ..pool import Pool
 from ..settings import Settings
 from ..types import Capabilities, Chunk, LoadOptions, Message, ModelSpec, PromptSize, SamplingParams, Stage, Usage
@@ -25,16 +23,6 @@ LONG = 1500
 """Characters of a conversation below which it fits any context worth chatting in (512 tokens)."""
 
 Locate = Callable[[ModelSpec, Settings], Generator[Chunk, None, Located]]
-Plan = Callable[[Path, ModelSpec, Device], MemoryPlan]
-
-
-def planned(path: Path, spec: ModelSpec, device: Device) -> MemoryPlan:
-    """The memory plan of a model that lies here, by the size of its files."""
-    files = files_of(path)
-    weights = Term("weights", sum(file.stat().st_size for file in files), "exact", "size of the files")
-    context = spec.load.context_length or 0
-    request = Request(context_length=context, target=target_of(device), dtype=spec.load.dtype)
-    return MemoryPlan(model=str(spec.id), request=request, terms=(weights,))
 
 
 class LocalBackend:
@@ -49,7 +37,6 @@ class LocalBackend:
         runtime: str,
         locate: Locate,
         takes: frozenset[str],
-        plan: Plan = planned,
     ) -> None:
         """`runtime`: the module under `workers` that runs it. `takes`: the sampling parameters it honours."""
         self.model = spec.id
@@ -61,7 +48,6 @@ class LocalBackend:
         self._place = pool.place(self._spec)
         self._runtime = runtime
         self._locate = locate
-        self._plan = plan
 
     def stream(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
         """Stages while the model is found and loaded, then the answer. Raises MultimodelError.
@@ -73,6 +59,7 @@ class LocalBackend:
                 worker = yield from self._place.ready(self._bring_in)
                 with self._pool.cores.share(worker.set_threads):
                     yield from self._answer(worker, messages, params.only(self.capabilities.params))
+                self._place.weigh()
         except BackendError as error:
             error.model = str(self.model)
             raise
@@ -143,9 +130,9 @@ class LocalBackend:
 
     def _make_room(self, path: Path) -> LoadOptions:
         """Speak for the memory, and say how to load it. Raises TooLarge."""
-        plan = self._plan(path, self._spec, self._pool.device(self._spec.load.device))
+        plan = self._pool.plan(path, self._spec)
         self._place.make_room(plan)
-        return replace(self._spec.load, anyway=self._place.anyway > 0)
+        return replace(self._spec.load, sequences=plan.request.sequences, anyway=self._place.anyway > 0)
 
 
 def resolved(spec: ModelSpec, settings: Settings) -> ModelSpec:

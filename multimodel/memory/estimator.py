@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import platform
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock, Thread
 
-from ..hardware import Device, probe, without_torch
+from ..hardware import Device, gpu_possible, probe, without_gpu
 from ..settings import Settings
 from ..settings import settings as own_settings
 from ..types import ModelId, ModelSpec
@@ -27,7 +25,6 @@ from .target import Target, target_of
 
 KEPT = 64  # models whose headers are remembered
 ACCOUNTS = 4096  # answers of llama.cpp that are
-GPU_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, Windows' Linux, AMD
 
 AnyDevice = Device | Target | tuple[str, int]
 
@@ -88,6 +85,8 @@ class Estimator:
         Where the options do not say for how many conversations, `request.sequences` of the plan does.
         """
         found = on_disk(path, str(spec.id))
+        if isinstance(found, GgufModel) and (spec.load.gpu_layers == 0 or not _gpu_build()):
+            device = device if device.kind == "cpu" else without_gpu().best
         request = request_of(spec.load, target_of(device), found.shape.context_limit)
         if isinstance(found, GgufModel) and spec.load.sequences is None:
             alone = found.plan(request)
@@ -100,7 +99,7 @@ class Estimator:
         if not isinstance(device, str):
             return target_of(device)
         best = self._device()
-        return target_of(best if device in ("auto", best.kind) else without_torch("").best)
+        return target_of(best if device in ("auto", best.kind) else without_gpu().best)
 
     def loaded(self, plan: MemoryPlan, measured: int) -> None:
         """Keep what a model took that was loaded by this plan, in bytes: later plans are corrected by it."""
@@ -151,18 +150,7 @@ def _libraries(*names: str) -> Iterable[Path]:
 @lru_cache(maxsize=1)
 def this_device() -> Device:
     """The best device of this machine. Where there can be no GPU that is seen at once; else torch is asked."""
-    if platform.system() == "Linux" and not any(Path(name).exists() for name in GPU_FILES):
-        return _processor()
-    return probe().best
-
-
-def _processor() -> Device:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        flags = ""
-    amx = re.search(r"^flags.*\bamx_tile\b", flags, re.MULTILINE)
-    return replace(without_torch("").best, dtype="bfloat16" if amx else "float32")
+    return (probe() if gpu_possible() else without_gpu()).best
 
 
 @lru_cache(maxsize=1)
