@@ -23,6 +23,7 @@ from multimodel.errors import MultimodelError
 from multimodel.settings import Settings
 from multimodel.web import Guard
 from tabs.chat import ChatTab
+from tabs.explorer import CHAT, ExplorerTab
 from tabs.page import header, theme
 from tabs.system import TAB as SYSTEM
 from tabs.system import SystemTab
@@ -45,8 +46,12 @@ def build(engine: Engine) -> gr.Blocks:
     with gr.Blocks(title="MultiModel", fill_width=True, analytics_enabled=False) as page:
         header(engine, page)
         with gr.Tabs(elem_id="mm-tabs") as tabs:
-            with gr.Tab("Chat", elem_id="mm-chat-tab"):
-                ChatTab(engine, Boards(engine)).build(page)
+            boards = Boards(engine)
+            chat = ChatTab(engine, boards)
+            with gr.Tab("Chat", id=CHAT, elem_id="mm-chat-tab"):
+                chat.build(page)
+            with gr.Tab("Explorer", elem_id="mm-explorer-tab"):
+                ExplorerTab(engine, boards).build(chat, tabs)
             with gr.Tab(SYSTEM, elem_id="mm-system-tab"):
                 SystemTab(engine).build(tabs)
     return page
@@ -71,7 +76,7 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         max_file_size="20mb",
         state_session_capacity=200,
         theme=theme(),
-        css_paths=[ASSETS / "style.css", ASSETS / "system.css"],
+        css_paths=[ASSETS / "style.css", ASSETS / "explorer.css", ASSETS / "system.css"],
         head_paths=[ASSETS / "head.html"],
         app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
     )

@@ -8,11 +8,19 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DistilBertConfig, DistilBertForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 STEPS = 2  # of training: after the second, everything that is ever kept has been made
 
@@ -42,16 +50,21 @@ def generate(folder: str, dtype: str, prompt: int, tokens: int) -> None:
 
 
 def train(batch: int, length: int, checkpointing: bool) -> None:
-    """A few steps of DistilBERT with two labels, in float32 with AdamW."""
-    model = DistilBertForSequenceClassification(DistilBertConfig()).train()
-    if checkpointing:
-        model.gradient_checkpointing_enable()
-    optimizer = torch.optim.AdamW(model.parameters())
-    for _ in range(STEPS):
-        ids = torch.randint(3, 1000, (batch, length))
-        model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.zeros(batch).long()).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    """A few steps of DistilBERT with two labels, in float32 with AdamW, by the library's own Trainer."""
+    model = DistilBertForSequenceClassification(DistilBertConfig())
+    rows = [{"input_ids": torch.randint(3, 1000, (length,)), "labels": i % 2} for i in range(STEPS * batch)]
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingArguments(
+            folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=batch,
+            gradient_checkpointing=checkpointing,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+        )
+        Trainer(model, options, train_dataset=rows).train()
 
 
 def main(what: str, *arguments: str) -> None:

@@ -18,9 +18,9 @@ from typing import Literal
 
 from .errors import BadRequest, InvalidModelId, MultimodelError, Unexpected
 from .jobs import NOTHING, Cancelled, Job, Progress
-from .locate import ON_HUB, download
+from .locate import download
 from .settings import Settings
-from .types import ModelId, ModelSpec
+from .types import ON_HUB, ModelId, ModelSpec
 
 RECORDS = ".multimodel/downloads"  # in the cache folder
 AT_ONCE = 3  # the others wait their turn

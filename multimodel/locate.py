@@ -6,7 +6,6 @@ A name that is a path on this machine is that path; any other is `OWNER/REPO` on
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,10 +19,9 @@ from .hub import RemoteFile, Repository, repository
 from .jobs import Job, in_background
 from .quants import SHARD, gather, missing, quant_of, rank
 from .settings import Settings
-from .types import Chunk, ModelSpec
+from .types import ON_HUB, Chunk, ModelSpec
 
 GUIDE = "guide"
-ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)

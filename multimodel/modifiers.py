@@ -18,8 +18,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 from .errors import InvalidParameter
-from .locate import ON_HUB
-from .types import DeviceName, DType, KVType, ModelId, ModelSpec, RopeScaling, SamplingParams
+from .types import ON_HUB, DeviceName, DType, KVType, ModelId, ModelSpec, RopeScaling, SamplingParams
 
 Value = TypeVar("Value", ModelSpec, SamplingParams)
 LoadModifier = Callable[[ModelSpec], ModelSpec]

@@ -73,6 +73,7 @@ class Ratings:
 
     snapshots: tuple[Snapshot, ...]
     names: Mapping[str, tuple[str, ...]]  # repository in lower case: keys of its names, the usual mode first
+    repositories: tuple[str, ...] = ()  # as the Hub writes them
 
     def of(self, *repositories: str) -> Rating | None:
         """The newest rating of the first of these repositories that has one."""
@@ -84,9 +85,9 @@ class Ratings:
         return None
 
     def repository(self, name: str) -> str:
-        """The repository in lower case that the Arena's name stands for; "" where that is not known."""
+        """The repository that the Arena's name stands for; "" where that is not known."""
         wanted = key(name)
-        return next((repository for repository, keys in self.names.items() if wanted in keys), "")
+        return next((found for found in self.repositories if wanted in self.names[found.lower()]), "")
 
     def pair(self, one: str, other: str) -> tuple[Rating, Rating] | None:
         """Two of the Arena's names in the newest snapshot that rates both; None where there is none."""
@@ -227,7 +228,8 @@ def _changed(path: Path) -> int:
 def _read(tables: tuple[tuple[Path, int], ...], names: Path) -> Ratings:
     snapshots = [snapshot for path, changed in tables if changed for snapshot in _snapshots(path)]
     known = _names(names) if names.is_file() else {}
-    return Ratings(tuple(sorted(snapshots, key=lambda snapshot: snapshot.day, reverse=True)), known)
+    newest_first = tuple(sorted(snapshots, key=lambda snapshot: snapshot.day, reverse=True))
+    return Ratings(newest_first, {name.lower(): keys for name, keys in known.items()}, tuple(known))
 
 
 def _snapshots(path: Path) -> Iterator[Snapshot]:
@@ -243,4 +245,4 @@ def _snapshots(path: Path) -> Iterator[Snapshot]:
 
 def _names(path: Path) -> dict[str, tuple[str, ...]]:
     lines = (line.split() for line in path.read_text("utf-8").splitlines() if not line.startswith("#"))
-    return {words[0].lower(): tuple(words[1:]) for words in lines if words}
+    return {words[0]: tuple(words[1:]) for words in lines if words}

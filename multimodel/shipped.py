@@ -18,6 +18,8 @@ from .quants import Quant, size_of
 from .settings import Settings
 
 FILE = "catalogue.json"
+PACKED = frozenset({"gpt_oss", "deepseek_v3", "kimi_k2"})
+FULL = frozenset({"gpt2", "bert", "distilbert"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,18 @@ def _known(row: dict[str, Any]) -> Known:
         architecture=config["model_type"],
         created=date(year, month, 1),
         parameters=row["parameters"],
+        stored=_stored(config["model_type"], row["parameters"]),
         context_length=config.get("max_position_embeddings") or config.get("n_positions"),
         quants=tuple(_quant(label, row["parameters"], config, gguf) for label in row.get("quants", ())),
     )
     return Known(listing, config, gguf, row["shape_from"], row.get("active_billions"))
+
+
+def _stored(kind: str, parameters: int) -> tuple[tuple[str, int], ...]:
+    """The number format its weights are published in; nothing for a packed one, whose size it does not tell."""
+    if kind in PACKED:
+        return ()
+    return (("F32" if kind in FULL else "BF16", parameters),)
 
 
 def _quant(label: str, parameters: int, config: dict[str, Any], repository: str) -> Quant:

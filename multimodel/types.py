@@ -17,6 +17,7 @@ The first four are the backend's own word. `stopped`: a person pressed Stop. `in
 a finish reason, so the text may be cut. `error`: see the snapshot's error.
 """
 
+ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")  # how a repository of the Hub is named: owner/name
 _HALF = re.compile("[\ud800-\udfff]")
 
 

@@ -182,12 +182,10 @@ def llama_shape(config: dict[str, Any]) -> Shape:
 
 def stored(listing: Listing) -> tuple[Stored, ...]:
     """The tensors of its safetensors files by number format; none where there are no such files."""
-    if listing.stored and (size := listing.stored_bytes):
-        elements = sum(count for _, count in listing.stored)
-        return tuple(Stored(dtype, count, size * count // elements) for dtype, count in listing.stored)
-    if listing.library == "transformers" and listing.parameters and not listing.quants:
-        return (Stored("BF16", listing.parameters, 2 * listing.parameters),)
-    return ()
+    if not (size := listing.stored_bytes):
+        return ()
+    elements = sum(count for _, count in listing.stored)
+    return tuple(Stored(dtype, count, size * count // elements) for dtype, count in listing.stored)
 
 
 def basis_of(listing: Listing, settings: Settings) -> Basis | None:
@@ -202,6 +200,14 @@ def basis_of(listing: Listing, settings: Settings) -> Basis | None:
     encoder = listing.task in ENCODERS
     like = _like(assets, _family(listing.architecture), round(math.log2(parameters), 1), encoder)
     return _basis(assets, like, parameters, known=False) if like else None
+
+
+def basis_from(config: dict[str, Any], listing: Listing) -> Basis | None:
+    """The same from a model's own configuration; None where that describes no model we can judge."""
+    shape = llama_shape(config)
+    if not shape.layers or not shape.embedding:
+        return None
+    return Basis(config, shape, listing.parameters or _from_name(listing.name) or 0, True)
 
 
 @lru_cache(maxsize=4096)

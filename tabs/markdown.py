@@ -6,6 +6,7 @@ tell its server who is reading, and could carry the conversation away in its add
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
@@ -23,6 +24,13 @@ HIGHLIGHT_LIMIT = 20_000
 """Characters of code beyond which colours are left out: lexing a very long block would hold up the other columns."""
 
 
+HTML = re.compile(
+    r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`)"  # code stays
+    r"|<!--.*?(?:-->|\Z)|<(?:script|style|svg)\b.*?(?:</(?:script|style|svg)\s*>|\Z)|</?[a-zA-Z][^<>]*>",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
 def render(text: str) -> str:
     """The HTML of a finished text.
 
@@ -32,6 +40,15 @@ def render(text: str) -> str:
     '<p><a href="http://evil/?d=secret" rel="noopener noreferrer nofollow" target="_blank">x</a></p>\\n'
     """
     return str(_parser().render(text))
+
+
+def without_html(text: str) -> str:
+    """A text of others without its HTML, which `render` would show as text; code keeps it.
+
+    >>> without_html("<center><b>Hi</b></center> `<b>` <!-- no -->")
+    'Hi `<b>` '
+    """
+    return HTML.sub(lambda found: found[1] or "", text)
 
 
 class Stream:

@@ -24,6 +24,7 @@ class Repo:
     files: dict[str, bytes]
     fault: str = ""
     facts: dict[str, Any] = field(default_factory=dict)  # of its JSON, beside names and files
+    sizes: dict[str, int] = field(default_factory=dict)  # of files that are listed longer than they are
 
 
 @dataclass
@@ -218,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _row(name: str, repo: Repo) -> dict[str, Any]:
-    return {"id": name, **repo.facts, "siblings": [_sibling(*file) for file in repo.files.items()]}
+    return {"id": name, **repo.facts, "siblings": [_sibling(*file, repo.sizes) for file in repo.files.items()]}
 
 
 def _shown(row: dict[str, Any], query: dict[str, list[str]]) -> dict[str, Any]:
@@ -237,8 +238,8 @@ def _matches(name: str, repo: Repo, query: dict[str, list[str]]) -> bool:
     return near and mine and tags >= set(query.get("filter", ())) and query.get("pipeline_tag", [task])[0] == task
 
 
-def _sibling(name: str, content: bytes) -> dict[str, Any]:
-    row: dict[str, Any] = {"rfilename": name, "size": len(content)}
+def _sibling(name: str, content: bytes, sizes: dict[str, int]) -> dict[str, Any]:
+    row: dict[str, Any] = {"rfilename": name, "size": sizes.get(name, len(content))}
     row["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     if name.endswith(LARGE):
         row["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}

@@ -189,7 +189,7 @@ def test_no_event_is_for_programs(served: Server) -> None:
     names = {entry["api_name"] for entry in get(served, "/config").json()["dependencies"] if entry["api_name"]}
     assert names
     for name in names:
-        answer = httpx.post(f"{served.url}/gradio_api/run/{name}", json={"data": []}, trust_env=False)
+        answer = httpx.post(f"{served.url}/gradio_api/run/{name}", json={"data": []}, trust_env=False, timeout=60)
         assert "Traceback" not in answer.text
         assert ".py" not in answer.text
 

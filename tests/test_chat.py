@@ -7,7 +7,7 @@ import pytest
 from multimodel.chat import ask, refused
 from multimodel.errors import BrokenFile, ServerFailure, Unexpected
 from multimodel.retry import RetryPolicy
-from multimodel.types import Chunk, ModelId, Snapshot, Stage, Usage
+from multimodel.types import Chunk, ModelId, Snapshot, Stage, TokenLogprob, Usage
 
 from .scripted import END, Clock, Scripted, Step
 
@@ -101,6 +101,14 @@ def test_nothing_new_is_the_same_snapshot_again() -> None:
 def test_a_note_is_kept_once() -> None:
     *_, last = play([Chunk(note="careful"), Chunk(note="careful"), Chunk("hi"), END])
     assert last.notes == ("careful",)
+
+
+def test_log_probabilities_add_up_whether_or_not_their_text_can_be_shown_yet() -> None:
+    half, rest, stop = (TokenLogprob.of(data, -0.5) for data in (b"\xc3", b"\xa9", b"!"))
+    _, first, second, *_, last = play([1.0, Chunk(logprobs=(half,)), 1.0, Chunk("é", logprobs=(rest, stop)), END])
+    assert (first.text, first.logprobs, first.timing.ttft) == ("", (half,), None)
+    assert (second.text, second.timing.ttft) == ("é", 2.0)
+    assert last.logprobs == (half, rest, stop)
 
 
 def test_closing_ends_the_stream_of_the_backend() -> None:

@@ -31,6 +31,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.downloads", "multimodel.shipped", "multimodel.stored"],
     ["multimodel.memory"],
     ["multimodel.machines", "multimodel.verdict"],
+    ["multimodel.explorer", "multimodel.sheet"],
     ["multimodel.workers"],
     ["multimodel.pool", "multimodel.modifiers"],
     ["multimodel.backends", "multimodel.registry"],
@@ -40,7 +41,8 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.board", "multimodel.catalog"],
     ["multimodel"],
     ["tabs.format", "tabs.markdown"],
-    ["tabs.view", "tabs.controls", "tabs.page"],
+    ["tabs.explorer_list"],
+    ["tabs.view", "tabs.controls", "tabs.explorer_page", "tabs.explorer_panels", "tabs.page"],
     ["tabs"],
     ["app"],
 ]
@@ -49,7 +51,7 @@ TRAINING = [  # what runs in the processes that train and predict
     for name in ("classifier", "predicting", "prepare", "record", "reporter", "train", "trainer", "tuning")
 ]
 OWNERS = {
-    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.page", "tabs.system"],
+    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.explorer", "tabs.page", "tabs.system"],
     "torch": ["multimodel.hardware", "multimodel.workers.torch*", *TRAINING],
     "transformers": ["multimodel.workers.torch*", *TRAINING],
     "safetensors": ["multimodel.workers.torch*", *TRAINING],

@@ -80,7 +80,7 @@ def test_what_is_not_named_is_not_guessed(settings: Settings, repository: str) -
 
 
 def test_names_lead_to_repositories(settings: Settings) -> None:
-    assert ratings(settings).repository("GLM-4.7") == "zai-org/glm-4.7"
+    assert ratings(settings).repository("GLM-4.7") == "zai-org/GLM-4.7"
     assert ratings(settings).repository("gpt-5.4-high") == ""
 
 

@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from multimodel import registry
-from multimodel.errors import InvalidModelId, InvalidParameter, MissingDependency
+from multimodel.errors import InvalidModelId, MissingDependency
 from multimodel.pool import Pool
 from multimodel.registry import BACKENDS, connect, missing, source
 from multimodel.settings import RESERVED, ApiSettings, Endpoint, Settings

@@ -414,7 +414,7 @@ def test_the_widgets_of_every_event_fit_its_handler(page: gr.Blocks) -> None:
 
 def added_by_gradio(handler: Any) -> int:
     """The parameters that Gradio fills by their type."""
-    special = ("Request", "EventData")
+    special = ("Request", "EventData", "SelectData")
     return sum(str(p.annotation).endswith(special) for p in inspect.signature(handler).parameters.values())
 
 

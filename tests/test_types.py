@@ -10,7 +10,7 @@ import pytest
 
 from multimodel import types
 from multimodel.errors import InvalidModelId, InvalidParameter, MultimodelError, by_name
-from multimodel.types import RANGES, Chunk, ModelId, SamplingParams, Timing, Usage, collect
+from multimodel.types import RANGES, Chunk, ModelId, SamplingParams, Timing, TokenLogprob, Usage, collect
 
 
 @pytest.mark.parametrize("text", ["gguf:a/b:Q4_K_M", "gguf:./model.gguf", "x:a:b:c", " openai : gpt-5-mini "])
@@ -39,6 +39,25 @@ def test_parameters_stay_in_their_range(name: str) -> None:
 def test_every_number_among_the_parameters_has_a_range() -> None:
     others = {"stop", "logit_bias", "grammar", "json_schema"}
     assert set(RANGES) == {field.name for field in fields(SamplingParams)} - others
+
+
+@pytest.mark.parametrize("bias", [(-1, 0.0), (5, 100.5), (5, nan), (2**31, 1.0)])
+def test_a_bias_is_of_a_token_and_within_its_range(bias: tuple[int, float]) -> None:
+    assert SamplingParams(logit_bias=((0, -100.0), (5, 100.0))).logit_bias == ((0, -100.0), (5, 100.0))
+    with pytest.raises(InvalidParameter, match="logit_bias"):
+        SamplingParams(logit_bias=((1, 1.0), bias))
+
+
+def test_an_answer_follows_one_grammar() -> None:
+    grammar = SamplingParams(grammar='root ::= "a"')
+    with pytest.raises(InvalidParameter, match="both set"):
+        grammar.merge(SamplingParams(json_schema="{}"))
+
+
+@pytest.mark.parametrize("data", [b"", b"a", "é😀".encode(), b"\xc3", b"a\xff\xfe", "\ufffd".encode()])
+def test_a_token_keeps_its_bytes(data: bytes) -> None:
+    token = TokenLogprob.of(data, -1.0)
+    assert token.data == data and token.text == data.decode("utf-8", "replace")
 
 
 def test_zero_is_a_value_and_none_is_not() -> None:

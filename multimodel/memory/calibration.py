@@ -69,6 +69,7 @@ class Calibration:
         """The plan with a correction, where there is experience; training is not corrected."""
         if plan.request.training:
             return plan
+        plan = replace(plan, terms=tuple(term for term in plan.terms if term.name != "correction"))
         alike = [load for load in self.loads if load.kind == _kind(plan)]
         same = [load for load in alike if load.model == plan.model]
         if not same and len({load.model for load in alike}) < ENOUGH:

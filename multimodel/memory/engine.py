@@ -33,6 +33,7 @@ MIB = 1 << 20
 CACHE = re.compile(r"llama_kv_cache\w*: size = +([\d.]+) MiB")
 STATE = re.compile(r"llama_memory_recurrent: size = +([\d.]+) MiB")
 OUTPUT = re.compile(r"output buffer size = +([\d.]+) MiB")
+FUNCTION = re.compile(r"^[a-z_]+: ")  # with which its messages begin
 COMPUTE = re.compile(r"compute buffer size = +([\d.]+) MiB")
 
 
@@ -59,17 +60,18 @@ class Accountant:
     def __init__(self) -> None:
         self._lock = Lock()  # one question at a time
         self._child: _Child | None = None
+        self._closed = False
 
     def account(
         self, header: Header, contexts: Sequence[ContextSettings], *, gpu: bool = False, seconds: float = SECONDS
     ) -> tuple[Account, ...] | None:
-        """What each context takes; None where llama.cpp is missing or did not answer in time."""
+        """What each context takes; None where llama.cpp is missing, does not answer in time, or was closed."""
         if not available() or not header.tensors:
             return None
         deadline = time.monotonic() + seconds
         with self._lock, tempfile.TemporaryDirectory(prefix="multimodel-plan-") as folder:
             path = Path(folder) / "model.gguf"
-            if not _write(header, path):
+            if self._closed or not _write(header, path):
                 return None
             layers = -1 if gpu else 0
             model = {"no_alloc": True, "load_mode": 0, "use_extra_bufts": False, "n_gpu_layers": layers}
@@ -80,11 +82,13 @@ class Accountant:
         """Start the child, so that it is ready when it is asked."""
         if available():
             with self._lock:
-                self._alive()
+                if not self._closed:
+                    self._alive()
 
     def close(self) -> None:
-        """End the child."""
+        """End the child, for good."""
         with self._lock:
+            self._closed = True
             if self._child:
                 self._child.close()
                 self._child = None
@@ -184,7 +188,7 @@ def _write(header: Header, path: Path) -> bool:
 
 def _read(answer: dict[str, Any]) -> Account:
     if "error" in answer:
-        return Account(refusal=f"llama.cpp: {str(answer['error']).rpartition(': ')[2]}")
+        return Account(refusal=f"llama.cpp: {FUNCTION.sub('', str(answer['error']))}")
     log = "\n".join(map(str, answer["log"]))
     return Account(_sum(CACHE, log), _sum(STATE, log), _sum(COMPUTE, log), _sum(OUTPUT, log))
 

@@ -191,7 +191,7 @@ class MemoryPlan:
 
 def _longest(plan: MemoryPlan, target: Target) -> int:
     limit = plan.context_limit or plan.request.context_length
-    low, high = 0, max(1, limit // PADDING)  # in paddings; `low` fits
+    low, high = 0, -(-limit // PADDING)  # in paddings; `low` fits
     while low < high:
         middle = (low + high + 1) // 2
         fits = plan.at(context_length=min(limit, middle * PADDING))._level(target) != "no"

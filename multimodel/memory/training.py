@@ -20,8 +20,8 @@ FLOAT = 4
 ADAM = 8  # bytes a trained parameter: first and second moment, in float32
 SCORES = 12  # bytes for each head and pair of tokens: scores, their softmax, what dropout left of it
 AUTOCAST = 0.88  # of the activations in float32: much is kept in float32 all the same
-BESIDE = 230 << 20  # bytes: buffers of the backward pass, whatever the batch
-BESIDE_TOKEN = 115_000  # bytes the same takes for each token of a batch
+BESIDE = 20 << 20  # bytes: buffers of the backward pass, whatever the batch
+BESIDE_TOKEN = 80_000  # bytes the same takes for each token of a batch
 LOGITS = 3  # copies of the logits of every token: in float32, their softmax, their gradient
 
 
@@ -50,8 +50,8 @@ def _compute(shape: Shape, how: Training) -> int:
     tokens = how.batch_size * how.sequence_length
     each = layer_bytes(shape, how.sequence_length)
     kept = len(shape.layers) * each
-    if how.checkpointing:  # the input of every layer, and one layer at a time again in full
-        kept = 1.5 * len(shape.layers) * FLOAT * shape.embedding + each
+    if how.checkpointing:  # the input of every layer, and one layer at a time made again while its gradients are
+        kept = 1.5 * (len(shape.layers) * FLOAT * shape.embedding + each)
     share = AUTOCAST if how.autocast else 1
     return int(tokens * (kept * share + BESIDE_TOKEN)) + BESIDE
 

@@ -19,7 +19,7 @@ from multimodel.errors import BrokenFile, ModelNotFound, WorkerCrashed
 from multimodel.locate import Located
 from multimodel.pool import Pool
 from multimodel.settings import ModelSettings, Settings
-from multimodel.types import Chunk, Message, ModelId, ModelSpec, SamplingParams, Stage, Usage, collect
+from multimodel.types import Chunk, Message, ModelId, ModelSpec, SamplingParams, Stage, TokenLogprob, Usage, collect
 
 from ..support import GUIDE_GGUF, eventually, needs
 
@@ -231,6 +231,10 @@ def test_a_small_context_drops_old_turns_with_a_note(tiny_gguf_file: Path) -> No
         ({"event": "started", "id": 1, "at": 2.0}, Chunk(stage=Stage("reading"), at=2.0)),
         ({"event": "reading", "id": 1, "fraction": 0.1}, Chunk(stage=Stage("reading", fraction=0.1))),
         ({"event": "text", "id": 1, "text": "a", "at": 2.0}, Chunk("a", at=2.0)),
+        (
+            {"event": "text", "id": 1, "text": "", "at": 2.0, "logprobs": [["\xc3", -0.5, [["a", -1.5]]]]},
+            Chunk(at=2.0, logprobs=(TokenLogprob("\ufffd", -0.5, (TokenLogprob("a", -1.5),), b"\xc3"),)),
+        ),
         ({"event": "note", "id": 1, "text": "n"}, Chunk(note="n")),
         (
             {"event": "done", "id": 1, "finish_reason": "stop", "usage": {"input_tokens": 1}, "at": 2.0},

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from multimodel.errors import BadRequest
-from multimodel.types import Message, PromptSize
-from multimodel.workers.protocol import Facts, Frame, Request
-from multimodel.workers.scheduler import Scheduler
+from multimodel.types import Message, PromptSize, SamplingParams
+from multimodel.workers.protocol import Facts, Frame, Request, encode, request_from
+from multimodel.workers.scheduler import Scheduler, joined
 
 
 class Scripted:
@@ -173,3 +174,18 @@ def test_the_status_says_who_is_answered_who_waits_and_what_was_reused(make: Mak
             "reused_tokens": 4,
         },
     }
+
+
+def test_joined_pieces_keep_what_was_told_of_their_tokens() -> None:
+    def piece(text: str, *tokens: str) -> Frame:
+        told = {"logprobs": [[token, -1.0, []] for token in tokens]} if tokens else {}
+        return {"event": "text", "id": 1, "text": text, "at": 1.0, **told}
+
+    (both,) = joined([piece("", "\xc3"), piece("é", "\xa9"), piece("!")])
+    assert both["text"] == "é!" and [token for token, *_ in both["logprobs"]] == ["\xc3", "\xa9"]
+
+
+def test_parameters_are_the_same_at_the_other_end() -> None:
+    params = SamplingParams(stop=("a", "b"), logit_bias=((5, -1.5), (7, 2.0)), grammar='root ::= "a"', top_logprobs=0)
+    frame = json.loads(encode({"id": 1, "messages": [], "params": params.asdict()}))
+    assert request_from(frame).params == params
