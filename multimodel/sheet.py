@@ -17,7 +17,6 @@ from .settings import Settings
 from .shipped import Known, catalogue
 from .types import ModelId
 from .verdict import (
-    ENCODERS,
     Basis,
     Sketch,
     basis_from,
@@ -70,11 +69,6 @@ class Sheet:
         """Tokens the model was trained for."""
         known = self.listing.context_length or (self.basis.llama.context_limit if self.basis else 0)
         return min(known or 4096, LONGEST)
-
-    @property
-    def encoder(self) -> bool:
-        """Whether it reads text and writes none, and so can be fine-tuned into a classifier."""
-        return self.listing.task in ENCODERS and any(offer.label == SAFETENSORS for offer in self.offers)
 
     def offer(self, label: str) -> Offer | None:
         """The offer of that label."""

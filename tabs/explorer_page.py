@@ -207,13 +207,12 @@ def _offers(sheet: Sheet, chosen: str, levels: Mapping[str, str], best: str) -> 
     rows = "".join(
         _offer(offer, offer.label == chosen, levels[offer.label], offer.label == best) for offer in sheet.offers
     )
-    tuned = '<button type="button" data-do="finetune">Fine-tune it</button>' if sheet.encoder else ""
     return (
         '<section><h3>Files to choose from</h3><table class="mx-offers"><thead><tr><th scope="col">Which</th>'
         '<th scope="col">Download</th><th scope="col">Memory</th><th scope="col">Verdict</th></tr></thead>'
         f'<tbody>{rows}</tbody></table><div class="mx-act" data-act-place>'
         f'<button type="button" class="mx-primary" data-do="download">Download</button>'
-        f'<button type="button" data-do="chat">Chat with it</button>{tuned}<div data-download></div></div></section>'
+        f'<button type="button" data-do="chat">Chat with it</button><div data-download></div></div></section>'
     )
 
 

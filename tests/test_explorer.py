@@ -18,8 +18,7 @@ from multimodel.settings import ModelSettings, Settings
 from tabs.explorer import Explorer, query_of
 
 from .hub import FakeHub, Repo, running
-from .serving import app, chromium
-from .support import CHROMIUM, eventually, needs
+from .support import eventually
 
 EVIL = "<img src=x onerror=alert(1)>"
 FACTS: dict[str, Any] = {

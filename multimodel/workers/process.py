@@ -10,7 +10,6 @@ from typing import IO, BinaryIO
 
 from ..settings import ROOT, child_environment
 
-
 SLEEP = {"OMP_WAIT_POLICY": "passive"}
 """A thread that waits for the others sleeps. By default it spins, and where another program needs the core that it
 spins on, all wait: measured at two threads on two busy cores, 0.6 tokens a second instead of 16 in torch, 3 instead of
