@@ -97,7 +97,8 @@ def test_what_cannot_start_says_so_in_its_last_update(
 
 
 def test_leaving_stops_the_run_and_keeps_the_best(place: Path) -> None:
-    config = TrainConfig(data=str(place / "data.csv"), base=str(place / "encoder"), name="left", epochs=200)
+    base, data = str(place / "encoder"), str(place / "data.csv")
+    config = TrainConfig(data=data, base=base, name="left", epochs=200, early_stopping=0)
     settings = settings_in(place)
     updates = finetune(config, settings=settings)
     for update in updates:
