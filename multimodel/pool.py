@@ -107,7 +107,8 @@ class Pool:
         """What a model that lies here will take. Raises LoadError."""
         device = self.device(spec.load.device)
         if not (estimator := self._estimates()):
-            request = Request(sequences=SLOTS, target=target_of(device))
+            sequences = spec.load.sequences or SLOTS
+            request = Request(sequences=sequences, target=target_of(device), dtype=spec.load.dtype)
             return MemoryPlan(model=str(spec.id), request=request, terms=())
         return estimator.planned(path, spec, replace(device, free=max(0, self.spare(device.kind))))
 

@@ -8,14 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 from ..errors import BackendError, MultimodelError
 from ..locate import Located
+from ..memory import MemoryPlan
 from ..pool import Pool
 from ..settings import Settings
-from ..types import Capabilities, Chunk, LoadOptions, Message, ModelSpec, PromptSize, SamplingParams, Stage, Usage
+from ..types import (
+    Capabilities,
+    Chunk,
+    DType,
+    LoadOptions,
+    Message,
+    ModelSpec,
+    PromptSize,
+    SamplingParams,
+    Stage,
+    Usage,
+)
 from ..workers.client import Worker
 from ..workers.protocol import Facts, Frame, logprobs_from
 
@@ -117,10 +128,13 @@ class LocalBackend:
         located = yield from self._locate(self._spec, self._settings)
         yield from (Chunk(note=note) for note in located.notes)
         yield Chunk(stage=Stage("starting"))
-        options = self._make_room(located.path)
+        plan = self._pool.plan(located.path, self._spec)
+        self._place.make_room(plan)
+        if note := squeezed(plan, self._spec.load):
+            yield Chunk(note=note)
         worker = self._place.start()
         try:
-            with closing(worker.load(self._runtime, located.path, options)) as events:
+            with closing(worker.load(self._runtime, located.path, self._options(plan))) as events:
                 yield from (chunk_of(event) for event in events)
         except BaseException:  # GeneratorExit too: nobody waits any more
             worker.close(grace=0)
@@ -128,11 +142,20 @@ class LocalBackend:
         yield from (Chunk(note=note) for note in (worker.facts.notes if worker.facts else ()))
         return worker
 
-    def _make_room(self, path: Path) -> LoadOptions:
-        """Speak for the memory, and say how to load it. Raises TooLarge."""
-        plan = self._pool.plan(path, self._spec)
-        self._place.make_room(plan)
-        return replace(self._spec.load, sequences=plan.request.sequences, anyway=self._place.anyway > 0)
+    def _options(self, plan: MemoryPlan) -> LoadOptions:
+        """How to load it, as it was planned."""
+        load, request = self._spec.load, plan.request
+        dtype = cast(DType, request.dtype)
+        return replace(load, dtype=dtype, sequences=request.sequences, anyway=self._place.anyway > 0)
+
+
+def squeezed(plan: MemoryPlan, load: LoadOptions) -> str:
+    """What to tell of a model whose number format memory chose; empty where it is the usual one, or was asked for."""
+    dtype, usual = plan.request.dtype, plan.request.target.dtype
+    if load.dtype != "auto" or dtype not in ("int8", "bfloat16") or dtype == usual:
+        return ""
+    words = {"int8": "in 8 bits (int8), because 16 do", "bfloat16": "as bfloat16, because float32 does"}[dtype]
+    return f"Loaded {words} not fit into memory."
 
 
 def resolved(spec: ModelSpec, settings: Settings) -> ModelSpec:

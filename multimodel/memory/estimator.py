@@ -82,7 +82,7 @@ class Estimator:
     def planned(self, path: Path, spec: ModelSpec, device: Device) -> MemoryPlan:
         """The plan by which a model that lies here is loaded on a device. Raises LoadError.
 
-        Where the options do not say for how many conversations, `request.sequences` of the plan does.
+        Where the options do not say for how many conversations and in which format, the plan's `request` does.
         """
         found = on_disk(path, str(spec.id))
         if isinstance(found, GgufModel) and (spec.load.gpu_layers == 0 or not _gpu_build()):
@@ -92,6 +92,8 @@ class Estimator:
             alone = found.plan(request)
             many = slots(device.free - alone.weights, alone.kv_cache + alone.recurrent)
             request = replace(request, sequences=many)
+        if not isinstance(found, GgufModel):
+            request = replace(request, dtype=found.dtype(request))
         return self.plan(found, request)
 
     def target(self, device: str | AnyDevice) -> Target:

@@ -14,9 +14,11 @@ from .plan import MemoryPlan, Request, Term
 from .shape import Shape, elements
 from .target import Target
 
-WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a number
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 2}  # bytes of a number; int8 is for linear layers alone
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # what is converted; packed formats stay as they are
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+LARGE_MODEL = 10**9  # parameters, from which on 8 bits are worth their rounding where memory asks for it
+WITHOUT_LINEAR = frozenset({"gpt2", "openai-gpt"})  # model types whose layers are no `torch.nn.Linear`
 SMALL_MODEL = 1 << 30  # bytes in float32: below, a shorter format saves little and costs likeness to the GGUF engine
 ROOM = 4  # a full cache is made longer by this part of its length, so that it need not be copied at every token
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "embeddings.weight")
@@ -42,6 +44,7 @@ class TorchModel:
     embedding: Stored | None = None  # the input embedding, where it is not the output layer too
     tokenizer: bool = True
     exact: bool = True  # False: sizes are not from the headers
+    linear: int = 0  # parameters of linear layers, which int8 holds in one byte each
 
     @cached_property
     def shape(self) -> Shape:
@@ -71,12 +74,16 @@ class TorchModel:
         """The number format it is loaded in."""
         if request.dtype in WIDTH:
             return request.dtype
-        needed = self.weights("float32") + elements(self.shape, request.context_length) * WIDTH["float32"]
-        return best_dtype(request.target, needed)
+        cache = elements(self.shape, request.context_length)
+        chosen = best_dtype(request.target, self.weights("float32") + cache * WIDTH["float32"])
+        needed = self.weights(chosen) + cache * WIDTH[chosen]
+        squeezed = request.target.kind == "cpu" and 0 < request.target.usable < needed
+        return "int8" if squeezed and self.linear and self.parameters > LARGE_MODEL else chosen
 
     def weights(self, dtype: str) -> int:
         """Bytes of the weights once loaded: floating point in `dtype`, packed formats as they are."""
-        return sum(converted(stored, dtype) for stored in self.stored)
+        size = sum(converted(stored, dtype) for stored in self.stored)
+        return size - self.linear if dtype == "int8" else size
 
     def _terms(self, request: Request, dtype: str) -> tuple[Term, ...]:
         width, shape, kind = WIDTH[dtype], self.shape, request.target.kind
@@ -158,10 +165,22 @@ def model_of(
     stored = (Stored(f, sum(t.elements for t in some), sum(t.size for t in some)) for f, some in by_format.items())
     untied = any(name.endswith(HEADS) for name in tensors)
     embedding = next((t for name, t in tensors.items() if name.endswith(EMBEDDINGS)), None) if untied else None
+    swapped = (t.elements for name, t in tensors.items() if t.dtype in FLOATS and _is_linear(name))
     return TorchModel(
         name,
         config,
         tuple(stored),
         Stored(embedding.dtype, embedding.elements, embedding.size) if embedding else None,
         tokenizer,
+        linear=0 if config.get("model_type") in WITHOUT_LINEAR else sum(swapped),
     )
+
+
+def _is_linear(name: str) -> bool:
+    """Whether a tensor is the weight of a linear layer; experts are kept together in another form.
+
+    >>> _is_linear("model.layers.0.mlp.up_proj.weight"), _is_linear("lm_head.weight"), _is_linear("model.norm.weight")
+    (True, False, False)
+    """
+    apart = name.endswith(EMBEDDINGS + HEADS) or "norm" in name or ".experts." in name
+    return name.endswith(".weight") and not apart

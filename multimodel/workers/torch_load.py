@@ -18,15 +18,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from .. import folder as files
 from ..errors import BrokenFile, InvalidParameter, MissingDependency, MultimodelError, NotEnoughMemory, TooLarge
 from ..hardware import Device, detect
+from ..memory import Request, target_of
+from ..memory.torch_plan import model_of
 from ..types import LoadOptions
-from . import torch_adapter
+from . import torch_adapter, torch_int8
 from .protocol import Facts, Progress
 
 DEFAULT_CONTEXT = 4096  # tokens, where neither the person nor the model says less
-SMALL_MODEL = 1 << 30  # bytes in float32: below, a shorter format saves little and costs likeness to the GGUF engine
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of one number
-HEADROOM = 1.1  # activations and the library's own buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,11 @@ def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loade
     tokenizer = _tokenizer(folder)
     if options.chat_template is not None:
         tokenizer.chat_template = options.chat_template
-    device, dtype, note = _place(folder, config, context, options)
+    device, dtype = _place(folder, context, options)
     model = _model(folder, config, device, dtype, progress)
     _check_vocabulary(model, tokenizer)
+    if dtype == "int8" and not any(isinstance(module, torch_int8.Int8Linear) for module in model.modules()):
+        raise InvalidParameter("This model has no linear layers to hold in 8 bits.", hint="Choose another dtype.")
     if options.adapter:
         torch_adapter.add(model, Path(options.adapter).expanduser(), options.adapter_scale)
     facts = Facts(
@@ -61,7 +61,6 @@ def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loade
         parameters=sum(p.numel() for p in model.parameters()),
         template="own" if tokenizer.chat_template else "plain",
         memory=_resident(),
-        notes=(note,) if note else (),
     )
     return Loaded(model, tokenizer, facts, _ends(model, tokenizer))
 
@@ -132,51 +131,27 @@ def _check_vocabulary(model: Any, tokenizer: Any) -> None:
         )
 
 
-def _place(folder: Path, config: Any, context: int, options: LoadOptions) -> tuple[Device, str, str]:
-    """(device, dtype, note): where it fits and in which format. Raises TooLarge with the figures."""
+def _place(folder: Path, context: int, options: LoadOptions) -> tuple[Device, str]:
+    """(device, dtype): where it fits and in which format. Raises TooLarge with the figures."""
     found = detect()
     device = found.of(options.device)
     if device is None:
         has = ", ".join(d.kind for d in found.devices)
         raise NotEnoughMemory(f"This machine has no {options.device} device.", hint=f"Choose auto or one of {has}.")
-    rows = [tensor for file in files.weight_files(folder) for tensor in files.tensors(file).values()]
-    cache = _cache_elements(config, context)
-    needs = {dtype: _bytes_needed(rows, cache, width) for dtype, width in WIDTH.items()}
-    dtype = options.dtype if options.dtype != "auto" else _dtype(device, needs)
-    if needs[dtype] > device.free and not options.anyway:
+    rows = {name: tensor for file in files.weight_files(folder) for name, tensor in files.tensors(file).items()}
+    weighed = model_of(folder.name, files.read_json(folder / files.CONFIG), rows)
+    request = Request(context_length=context, target=target_of(device), dtype=options.dtype)
+    dtype = weighed.dtype(request)
+    if dtype == "int8" and device.kind != "cpu":
+        raise InvalidParameter("Weights of 8 bits are for the processor here.", hint="Choose bfloat16 or float16.")
+    plan = weighed.plan(request)
+    if (needed := plan.total - plan.framework) > device.free and not options.anyway:  # the library is here already
         raise TooLarge(
-            f"The model takes {_gb(needs[dtype])} as {dtype} with {context} tokens of context; "
+            f"The model takes {_gb(needed)} as {dtype} with {context} tokens of context; "
             f"{_gb(device.free)} is free on {device.kind}.",
             hint="Close other models, choose a smaller one or a shorter context length, or a GGUF file of it.",
         )
-    return device, dtype, _dtype_note(device, dtype, options)
-
-
-def _dtype(device: Device, needs: dict[str, int]) -> str:
-    if device.kind != "cpu":
-        return device.dtype
-    if needs["float32"] < SMALL_MODEL:
-        return "float32"
-    return "bfloat16" if needs["float32"] > device.free else device.dtype
-
-
-def _dtype_note(device: Device, dtype: str, options: LoadOptions) -> str:
-    squeezed = device.kind == "cpu" and dtype == "bfloat16" and device.dtype == "float32" and options.dtype == "auto"
-    return "Loaded as bfloat16, because float32 does not fit into memory; it may be slow." if squeezed else ""
-
-
-def _bytes_needed(rows: Iterable[files.Tensor], cache: int, width: int) -> int:
-    weights = sum(t.elements * width if t.dtype in FLOATS else t.size for t in rows)
-    return int((weights + cache * width) * HEADROOM)
-
-
-def _cache_elements(config: Any, context: int) -> int:
-    """Numbers in the KV cache of one full context, from the usual names of the configuration; 0 where it has others."""
-    text = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_attention_heads", 0) or 0
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    head_dim = getattr(text, "head_dim", None) or (getattr(text, "hidden_size", 0) // heads if heads else 0)
-    return int(2 * getattr(text, "num_hidden_layers", 0) * kv_heads * head_dim * context)
+    return device, dtype
 
 
 def _gb(size: int) -> str:
@@ -188,7 +163,7 @@ def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Prog
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=getattr(torch, dtype),
+            **_format(dtype),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -204,6 +179,12 @@ def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Prog
             f"{type(model).__name__} keeps no cache that can be used here.", hint="Choose a GGUF file of this model."
         )
     return model.to(device.kind).eval()
+
+
+def _format(dtype: str) -> dict[str, Any]:
+    if dtype == "int8":
+        return {"dtype": torch.bfloat16, "quantization_config": torch_int8.Int8Config()}
+    return {"dtype": getattr(torch, dtype)}
 
 
 def _attention(config: Any) -> dict[str, str]:
