@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,13 @@ from multimodel.finetune.events import Reader
 from multimodel.finetune.runfolder import DATA, Order
 from multimodel.finetune.store import Store
 from multimodel.finetune.types import TrainConfig
-from multimodel.settings import Settings
+from multimodel.settings import ModelSettings, Settings
 
 from .bare import environment
-from .report import ROOT
+from .report import ROOT, Report, Table, finish, load, parser
+
+FORK = "--fork"
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 
 
 class Forks:
@@ -55,7 +59,7 @@ def forks() -> Iterator[Forks]:
     """A process that forks; it ends with the block."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.kills", "--fork"],
+        [sys.executable, "-m", "bench.kills", FORK],
         cwd=ROOT,
         env={**environment(), **threads},
         stdin=subprocess.PIPE,
@@ -130,5 +134,62 @@ def _training(events: Reader) -> bool:
         time.sleep(0.005)
 
 
+def measure(rounds: int, tiny: bool) -> Report:
+    """Kill and resume a small run `rounds` times, in stories of ten kills, and compare with the run nobody killed."""
+    each = 2 if tiny else 10
+    with tempfile.TemporaryDirectory() as place, forks() as pool:
+        folder = Path(place)
+        settings = Settings(models=ModelSettings(fine_tuned_dir=folder / "models"))
+        config = _config(folder)
+        survive(pool, ordered(config.merge({"name": "whole"}), settings), 0, 0, 0.0)
+        whole = _weights(folder, "whole")
+        kills = same = stories = 0
+        while kills < rounds:
+            stories += 1
+            name = f"killed {stories}"
+            wanted = min(each, rounds - kills)
+            kills += survive(pool, ordered(config.merge({"name": name}), settings), wanted, stories, 0.3)
+            same += _weights(folder, name) == whole
+    row = (str(stories), str(kills), str(kills), f"{same} of {stories}")
+    columns = ("runs", "kills", "resumes", "weights equal bit for bit to the run nobody killed")
+    note = "SIGKILL up to 0.3 s after training began or went on; a checkpoint after every step."
+    return Report(
+        "kills", "Fine-tuning killed and resumed", (Table(columns, (row,)),), (note,), ("torch", "transformers")
+    )
+
+
+def _config(folder: Path) -> TrainConfig:
+    """Sixty steps of a DistilBERT of random weights on the sample set `sentiment`."""
+    import torch  # noqa: PLC0415  # seconds, which the tests that use `survive` do not need
+    from transformers import BertTokenizerFast, DistilBertConfig, DistilBertModel  # noqa: PLC0415
+
+    base = folder / "base"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+    torch.manual_seed(0)
+    size = {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 128, "max_position_embeddings": 64}
+    DistilBertModel(DistilBertConfig(vocab_size=len(tokenizer), **size)).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    return TrainConfig(
+        data="sentiment", base=str(base), name="whole", epochs=3, precision="float32", checkpoint_steps=1, max_length=32
+    )
+
+
+def _weights(folder: Path, name: str) -> bytes:
+    return (folder / "models" / name / "model.safetensors").read_bytes()
+
+
+def main() -> int:
+    """Measure and print."""
+    options = parser(__doc__)
+    options.set_defaults(rounds=100)
+    asked = options.parse_args()
+    before = load()
+    return finish(measure(2 if asked.tiny else asked.rounds, asked.tiny), asked, before, "1")
+
+
 if __name__ == "__main__":
-    serve()
+    if FORK in sys.argv:
+        serve()
+    else:
+        raise SystemExit(main())

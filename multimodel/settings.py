@@ -191,3 +191,8 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE", re.IGNOREC
 def child_environment() -> dict[str, str]:
     """The environment for a process that reads files of others: everything but what looks like a secret."""
     return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+
+
+def process_rank() -> int:
+    """The place of this process among those that train one model, as torchrun and accelerate say it; 0 when alone."""
+    return int(os.environ.get("RANK", "0"))

@@ -55,6 +55,7 @@ OWNERS = {
     "torch": ["multimodel.hardware", "multimodel.workers.torch*", *TRAINING],
     "transformers": ["multimodel.workers.torch*", *TRAINING],
     "safetensors": ["multimodel.workers.torch*", *TRAINING],
+    "peft": ["multimodel.finetune.tuning"],
     "sklearn": ["multimodel.finetune.metrics", "multimodel.finetune.baseline"],
     "llama_cpp": ["multimodel.memory.engine_child", "multimodel.workers.llama*"],
     "jinja2": ["multimodel.workers.prompt"],

@@ -70,12 +70,13 @@ def all_of(run: Path) -> list[Path]:
     return sorted((path for path in run.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)
 
 
-def newest(run: Path) -> Path | None:
-    """The newest whole checkpoint; what is not whole is removed on the way."""
+def newest(run: Path, *, tidy: bool = True) -> Path | None:
+    """The newest whole checkpoint; what is not whole is removed on the way, unless another process does that."""
     for path in reversed(all_of(run)):
         if sealed(path):
             return path
-        remove(path)
+        if tidy:
+            remove(path)
     return None
 
 

@@ -1,10 +1,14 @@
-"""The process that trains: `python -m multimodel.finetune.child RUN_FOLDER`. It speaks through the run's events."""
+"""The process that trains: `python -m multimodel.finetune.child RUN_FOLDER`. It speaks through the run's events.
+
+Started by torchrun or accelerate there are several; the first speaks, saves and decides, the others train with it.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -12,27 +16,47 @@ from typing import Any
 import filelock
 
 from ..errors import DiskFull, Diverged, MultimodelError, NotEnoughMemory, Unexpected
+from ..settings import process_rank
 from ..workers.process import pipes, settle
-from .control import Control
-from .events import Writer
-from .runfolder import Order, lock_of
+from .control import APP, Control
+from .events import Silent, Writer
+from .runfolder import PLAN, Order, lock_of
 from .store import disk_error
 
+PLANNING = 600.0  # seconds that the first process may take to make its plan
 WAIT = 30.0  # seconds for a process of an earlier app that is still saving
 FULL = ("enforce fail at inline_container", "PytorchStreamWriter", "No space left", "os error 28")
 OOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "bad_alloc")
 
 
-def main(folder: Path) -> int:
-    """Train the run of a folder, or what is left of it; returns the exit code."""
+def main(folder: Path, app: bool) -> int:
+    """Train the run of a folder, or what is left of it; returns the exit code.
+
+    `app`: whether the input is a pipe from the app, whose end means that the app has ended.
+    """
     settle()
+    if process_rank():
+        return assist(folder)
     commands, _ = pipes()
     try:
         with lock_of(folder).acquire(timeout=WAIT):
-            return work(folder, Control(folder, commands))
+            return work(folder, Control(folder, commands if app else None))
     except filelock.Timeout:
         sys.stderr.write("Another process works on this run.\n")
         return 1
+
+
+def assist(folder: Path) -> int:
+    """Train along with the first process, once its plan is there."""
+    deadline = time.monotonic() + PLANNING
+    while not (folder / PLAN).exists():
+        if time.monotonic() > deadline:
+            return 1
+        time.sleep(0.1)
+    from .train import train
+
+    train(folder, Silent(folder), Control(folder))
+    return 0
 
 
 def work(folder: Path, control: Control) -> int:
@@ -86,6 +110,6 @@ def retry(error: MultimodelError, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]))
+    code = main(Path(sys.argv[1]), app=APP in sys.argv)
     sys.stderr.flush()
     os._exit(code)  # threads of libraries may take seconds to end, and everything is written

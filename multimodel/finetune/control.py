@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+APP = "--app"  # tells the process that its input is a pipe from the app
 STOP = "stop"  # the file in a run's folder that asks it to stop; any process may write it
 
 Stopping = Literal["", "stopped", "interrupted"]

@@ -66,6 +66,13 @@ class Writer:
             file.write(line)
 
 
+class Silent(Writer):
+    """Says nothing: of several processes that train one model only the first tells of it."""
+
+    def _write(self, line: bytes) -> None:
+        pass
+
+
 def finite(value: Any) -> Any:
     """A value as JSON can hold it: NaN and infinity become None.
 

@@ -25,7 +25,7 @@ from ..workers.process import reason, spawn
 from . import checkpoints, runfolder, sources
 from . import data as rows
 from .bases import base_folder
-from .control import STOP
+from .control import APP, STOP
 from .data import Dataset
 from .events import Reader, Writer, fold
 from .runfolder import Order
@@ -87,6 +87,23 @@ class Jobs:
                 raise disk_error(error, f"The folder {str(self.store.runs)!r}") from error
             self._enqueue(config, data)
         return config.name
+
+    def launch_command(self, name: str, processes: int, *, gpus: bool = False) -> list[str]:
+        """The command that trains a run of this list with several processes, here or on another machine.
+
+        The run needs its rows and its base model in its folder: start it here and stop it, or let it end. With `gpus`
+        one process each; without, processes on the processor, which `accelerate launch --cpu` does not start.
+        Raises ModelNotFound, TrainingError where the run was never prepared.
+        """
+        folder = self._folder(name)
+        if not Order.load(folder).data_hash:
+            raise TrainingError(
+                f"{name} has not been prepared.", hint="Start it here first; it may be stopped at once."
+            )
+        what = ["-m", CHILD, str(folder)]
+        if gpus:
+            return ["accelerate", "launch", "--multi_gpu", "--num_processes", str(processes), *what]
+        return ["torchrun", "--standalone", "--nproc_per_node", str(processes), *what]
 
     def resume(self, name: str, changes: Mapping[str, Any] | None = None) -> None:
         """Go on with a run that has stopped, failed or was interrupted; from its newest checkpoint.
@@ -318,8 +335,9 @@ class Jobs:
         """Start the process that trains, tell it its share of the cores, and wait for it."""
         with (folder / runfolder.STDERR).open("ab") as errors:
             process = spawn(
-                "multimodel.finetune.child",
+                CHILD,
                 str(folder),
+                APP,
                 threads=self._cores.total,
                 output=subprocess.DEVNULL,
                 errors=errors,

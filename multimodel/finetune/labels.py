@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ..errors import BrokenFile
 from .data import Dataset, Label
-from .probability import decide, probabilities
+from .probability import decide, log_odds, probabilities
 from .types import Prediction, Task
 
 FILE = "label_map.json"
@@ -65,6 +65,12 @@ class LabelMap:
         limits = threshold if threshold is not None else self.thresholds or None
         decided = decide(shares, self.task, limits)
         return [self._said(row, choice) for row, choice in zip(shares.tolist(), decided.tolist(), strict=True)]
+
+    def strength(self, logits: Any, label: str) -> list[float]:
+        """How strongly each row of logits speaks for a label: its log-odds; for numbers the number itself."""
+        column = self.classes.index(label) if label in self.classes else 0
+        odds = log_odds(logits, column, self.task, self.temperature)
+        return [float(value) for value in (odds * self.deviation if self.task == "regression" else odds)]
 
     def _said(self, shares: list[float], choice: Any) -> Prediction:
         scores = dict(zip(self.classes, shares, strict=True))

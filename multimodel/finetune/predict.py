@@ -16,7 +16,7 @@ from threading import Lock, RLock
 from typing import BinaryIO, Protocol, Self, cast
 
 from ..compute import Cores
-from ..errors import BrokenFile, WorkerCrashed
+from ..errors import BrokenFile, InvalidParameter, WorkerCrashed
 from ..settings import Settings
 from ..workers.process import reason, spawn
 from ..workers.protocol import Frame, encode, error_from, read
@@ -104,16 +104,20 @@ class Predictor:
         return [said[unique[text]] for text in texts]
 
     def explain(self, text: str, label: str | None = None) -> list[Attribution]:
-        """How much each word speaks for `label` (the predicted one): the probability lost when it is left out.
+        """How much each word speaks for `label` (the predicted one): the log-odds it takes along when it is left out.
 
         Occlusion (Zeiler and Fergus 2014). For numbers: what the number loses. Of long texts several words at once.
+        Raises InvalidParameter for a label the model does not have.
         """
         labels = self.labels
+        if label is not None and label not in labels.classes:
+            raise InvalidParameter(f"The model has no label {label!r}.", hint=f"It has {', '.join(labels.classes)}.")
         pieces, found = self._runtime.occluded(text)
-        whole, *without = labels.predictions(found)
-        name = label or max(whole.scores, key=lambda name: whole.scores[name], default="")
+        scores = labels.predictions(found[:1])[0].scores
+        name = label or max(scores, key=lambda name: scores[name], default="")
+        whole, *without = labels.strength(found, name)
         return [
-            Attribution(text[start:end], start, _value(whole, name) - _value(other, name))
+            Attribution(text[start:end], start, whole - other)
             for (start, end), other in zip(pieces, without, strict=True)
         ]
 
@@ -152,11 +156,6 @@ class Predictor:
 
 def _joined(cell: Cell) -> str:
     return cell if isinstance(cell, str) else "; ".join(cell)
-
-
-def _value(said: Prediction, label: str) -> float:
-    """The probability of a label; without one, the number."""
-    return said.scores[label] if label else said.score
 
 
 def find(model: str | Path, settings: Settings) -> Path:
@@ -312,6 +311,8 @@ class Predictors:
         with self._lock:
             predictor, process = self._warm.pop(key, (None, None))
             if not (predictor and process and process.alive):
+                if process:
+                    process.close()
                 process = self._take_spare()
                 predictor = self._loaded(folder, process)
             self._warm[key] = (predictor, process)

@@ -20,7 +20,7 @@ from .labels import LabelMap
 from .report import max_length
 from .runfolder import Order
 from .trainer import Rows
-from .tuning import choose_learning_rate, choose_precision, counted, freeze
+from .tuning import add_lora, choose_learning_rate, choose_precision, counted, freeze
 from .types import SPLITS, TrainConfig
 
 
@@ -60,6 +60,7 @@ def prepare(folder: Path, writer: Writer) -> Prepared:
     set_seed(order.config.seed)  # the new head is drawn at random
     model = load_model(base, labels)
     freeze(model, order.config.freeze_layers)
+    model = add_lora(model, order.config.lora_rank)
     found = Prepared(folder, order, data, labels, tokenizer, model, {}, {})
     ids = _planned(found, longest(base, tokenizer), writer)
     found.sets = _sets(data, labels, ids)
@@ -95,7 +96,7 @@ def _plan(run: Prepared, ids: list[list[int]], writer: Writer) -> dict[str, Any]
     device = best_device(run.config.device).type
     writer.phase("preparing", "measuring which number format is faster")
     precision, reason = choose_precision(run.model, ids, run.pad, run.config.precision, device)
-    rate, why_rate = choose_learning_rate(every, run.config.learning_rate)
+    rate, why_rate = choose_learning_rate(every, run.config.learning_rate, run.config.lora_rank > 0)
     writer.phase("preparing", "scoring the baseline")
     judged = _judged_on(run.data)
     return {

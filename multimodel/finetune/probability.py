@@ -15,6 +15,7 @@ from .types import Task
 
 Array = NDArray[np.float64]
 BINS = 15
+SHARPEST = 0.5  # the lowest temperature: a few dozen rows that are all right do not justify more certainty
 ENOUGH = 50  # rows from which a temperature or thresholds are fitted
 
 
@@ -34,6 +35,22 @@ def probabilities(logits: Any, task: Task, temperature: float = 1.0) -> Array:
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     shares: Array = powers / powers.sum(axis=1, keepdims=True)
     return shares
+
+
+def log_odds(logits: Any, column: int, task: Task, temperature: float = 1.0) -> Array:
+    """How strongly each row speaks for a class: log p/(1 - p), which does not saturate as p does; numbers as they are.
+
+    >>> log_odds([[2.0, 0.0]], 0, "single_label").tolist()
+    [2.0]
+    """
+    scaled = np.asarray(logits, dtype=np.float64)
+    if task != "single_label":
+        return scaled[:, column] if task == "regression" else scaled[:, column] / temperature
+    scaled = scaled / temperature
+    others = np.delete(scaled, column, axis=1)
+    most = others.max(axis=1)
+    found: Array = scaled[:, column] - most - np.log(np.exp(others - most[:, None]).sum(axis=1))
+    return found
 
 
 def decide(shares: Any, task: Task, thresholds: Any = None) -> Any:
@@ -61,7 +78,7 @@ def temperature(logits: Any, truth: Any, task: Task) -> float:
     logits, truth = np.asarray(logits, dtype=np.float64), np.asarray(truth)
     if task == "regression" or len(logits) < ENOUGH:
         return 1.0
-    low, high = np.log(0.1), np.log(10.0)
+    low, high = np.log(SHARPEST), np.log(10.0)
     for _ in range(40):  # golden section: the loss has one valley
         a, b = high - (high - low) * 0.618, low + (high - low) * 0.618
         if _surprise(logits, truth, task, float(np.exp(a))) < _surprise(logits, truth, task, float(np.exp(b))):

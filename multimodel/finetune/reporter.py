@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +47,30 @@ class Judged:
 
     step: int | None = None  # of the best
     value: float = math.nan
+    loss: float = math.inf
     stale: int = 0  # evaluations since then
 
 
 def judge(history: Sequence[dict[str, Any]], metric: str) -> Judged:
     """The best evaluation in a Trainer's log; the same log gives the same answer, so it survives a resume.
 
+    Where the figure is the same, the lower loss is the better: a model that has just begun to learn often says one
+    answer to everything, and its F1 stands still while its loss falls.
+
     >>> judge([{"eval_f1": 0.5, "step": 1}, {"loss": 1, "step": 2}, {"eval_f1": 0.4, "step": 2}], "f1")
-    Judged(step=1, value=0.5, stale=1)
+    Judged(step=1, value=0.5, loss=inf, stale=1)
     """
     best = Judged()
     for row in history:
         value = row.get(f"eval_{metric}")
         if value is None:
             continue
+        loss = row.get("eval_loss", math.inf)
         better = value < best.value if metric in LOWER_IS_BETTER else value > best.value
+        better |= value == best.value and loss < best.loss
         first = best.step is None and math.isfinite(value)
-        best = Judged(row["step"], value) if better or first else Judged(best.step, best.value, best.stale + 1)
+        found = Judged(row["step"], value, loss)
+        best = found if better or first else replace(best, stale=best.stale + 1)
     return best
 
 

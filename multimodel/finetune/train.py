@@ -7,11 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from transformers import PrinterCallback
 
-from ..errors import TrainingError
-from ..settings import ModelSettings, Settings
+from ..settings import ModelSettings, Settings, process_rank
 from . import checkpoints
 from .classifier import quiet
 from .control import Control
@@ -24,10 +22,9 @@ from .reporter import Reporter, Rules, check_room, judge
 from .runfolder import Trained
 from .store import Store
 from .trainer import GroupedTrainer, arguments, class_weights, collate, figures, loss_function
-from .tuning import counted
+from .tuning import counted, load_weights
 
 LOGS = 200  # points of the loss curve
-WEIGHTS = "model.safetensors"
 
 
 def train(folder: Path, writer: Writer, control: Control) -> None:
@@ -39,7 +36,8 @@ def train(folder: Path, writer: Writer, control: Control) -> None:
     if not Trained.load(folder):
         _train(run, writer, control)
     session.mark("training")
-    if trained := Trained.load(folder):
+    trained = None if process_rank() else Trained.load(folder)
+    if trained:
         _finish(run, writer, trained, session)
 
 
@@ -61,7 +59,7 @@ def _train(run: Prepared, writer: Writer, control: Control) -> None:
         callbacks=[reporter],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every point
-    last = checkpoints.newest(run.folder)
+    last = checkpoints.newest(run.folder, tidy=trainer.is_world_process_zero())
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     if trainer.is_world_process_zero():
         _ended(run, trainer.state, reporter.stopped_early, writer, control)
@@ -108,11 +106,7 @@ def _rules(run: Prepared, world: int) -> Rules:
 
 def _finish(run: Prepared, writer: Writer, trained: Trained, session: Session) -> None:
     """Judge the best weights, write the model's folder and publish it."""
-    weights = run.folder / f"checkpoint-{trained.step}" / WEIGHTS
-    if not weights.exists():
-        hint = "Resume: training goes on from the newest checkpoint that is whole."
-        raise TrainingError(f"The best checkpoint, of step {trained.step:,}, is gone.", hint=hint)
-    run.model.load_state_dict(load_file(weights))
+    run.model = load_weights(run.model, run.folder / f"checkpoint-{trained.step}")
     found = judged(run, writer)
     session.mark("judging")
     writer.phase("saving", "writing the model")

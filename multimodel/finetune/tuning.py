@@ -1,17 +1,21 @@
-"""What is chosen for a base model on this machine: number format, learning rate, and which weights are trained."""
+"""What is chosen for a base model on this machine: number format, learning rate, which weights are trained and how."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from ..errors import InvalidParameter
+from ..errors import InvalidParameter, MissingDependency, TrainingError
 from .classifier import autocast, padded
 
+WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_model.safetensors"
 SMALL = 30_000_000  # parameters below which a higher learning rate is right
 TRIES = 3
 TRIAL_ROWS = 8
@@ -59,10 +63,12 @@ def _seconds(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[float, float]
     return min(found["float32"][1:]), min(found["bfloat16"][1:])
 
 
-def choose_learning_rate(parameters: int, wanted: float | None) -> tuple[float, str]:
-    """(rate, reason): small encoders need larger steps."""
+def choose_learning_rate(parameters: int, wanted: float | None, lora: bool = False) -> tuple[float, str]:
+    """(rate, reason): small encoders, and the few weights of LoRA, need larger steps."""
     if wanted is not None:
         return wanted, "you chose it"
+    if lora:
+        return 1e-3, "LoRA trains few weights"
     if parameters < SMALL:
         return 3e-4, f"the base model is small ({parameters / 1e6:.1f} million weights)"
     return 5e-5, f"usual for an encoder of {parameters / 1e6:.0f} million weights"
@@ -86,6 +92,51 @@ def _layers(model: Any) -> nn.ModuleList:
     """The stack of layers: the longest list of modules."""
     lists = [part for part in model.base_model.modules() if isinstance(part, nn.ModuleList)]
     return max(lists, key=len, default=nn.ModuleList())
+
+
+def add_lora(model: Any, rank: int) -> Any:
+    """The model with small trained matrices beside its frozen ones (Hu et al. 2021); the head is trained whole.
+
+    Raises MissingDependency.
+    """
+    if not rank:
+        return model
+    try:
+        import peft
+    except ImportError as error:
+        hint = "To add it: python -m pip install peft; or set lora_rank to 0."
+        raise MissingDependency("LoRA needs the package peft.", hint=hint) from error
+    inside = f"{model.base_model_prefix}."
+    linear = [n for n, part in model.named_modules() if isinstance(part, nn.Linear) and n.startswith(inside)]
+    head = [n for n, part in model.named_children() if n != model.base_model_prefix and list(part.parameters())]
+    settings = peft.LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.05,
+        target_modules=linear,
+        modules_to_save=head,
+    )
+    return peft.get_peft_model(model, settings)
+
+
+def load_weights(model: Any, checkpoint: Path) -> Any:
+    """The model with the weights of a checkpoint, and without LoRA: its matrices are added to those they stand beside.
+
+    Raises TrainingError where the checkpoint is gone.
+    """
+    adapted = hasattr(model, "merge_and_unload")
+    weights = checkpoint / (ADAPTER if adapted else WEIGHTS)
+    if not weights.exists():
+        hint = "Resume: training goes on from the newest checkpoint that is whole."
+        raise TrainingError(f"The best checkpoint, {checkpoint.name}, is gone.", hint=hint)
+    if not adapted:
+        model.load_state_dict(load_file(weights))
+        return model
+    import peft
+
+    peft.set_peft_model_state_dict(model, load_file(weights))
+    return model.merge_and_unload()
 
 
 def counted(model: Any) -> tuple[int, int]:

@@ -249,11 +249,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """How much one word of a text speaks for the label: the probability it takes away when it is left out."""
+    """How much one word of a text speaks for a label."""
 
     word: str
     start: int  # position in the text, in characters
-    weight: float
+    weight: float  # log-odds that go with it when it is left out; below 0 it speaks against the label
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from multimodel.finetune.events import Reader, fold
 from multimodel.finetune.runfolder import forget
 from multimodel.finetune.types import TrainConfig, TrainUpdate
 
+from ..support import needs
 from .support import settings_in
 
 pytestmark = pytest.mark.slow
@@ -47,6 +48,15 @@ def test_five_kills_and_five_resumes_end_with_the_same_bits(place: Path, pool: F
     assert len(set(resumed)) > 1, "the kills did not come in the middle of training"
     whole, again = (json.loads((place / "models" / n / "metrics.json").read_text()) for n in ("whole", "killed"))
     assert whole == again
+
+
+@needs("peft")
+def test_lora_resumes_with_the_same_bits(place: Path, pool: Forks) -> None:
+    settings = settings_in(place)
+    survive(pool, ordered(config(place, "whole lora", lora_rank=4), settings), 0, seed=0, longest=0.0)
+    killed = ordered(config(place, "killed lora", lora_rank=4), settings)
+    assert survive(pool, killed, 2, seed=3, longest=0.3) == 2
+    assert weights(place, "killed lora") == weights(place, "whole lora")
 
 
 def test_bfloat16_and_a_stop_in_the_middle_end_with_the_same_bits(place: Path, pool: Forks) -> None:
