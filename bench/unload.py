@@ -85,7 +85,10 @@ def measure(count: int) -> Report:
         name="unload",
         title=f"Memory after {count} load and unload rounds (target +{TARGET} MiB or less)",
         tables=(Table(columns, tuple(_row(one, count) for one in found)),),
-        notes=("Resident memory of the app, after one round that brings in what is needed once.",),
+        notes=(
+            "Resident memory of the app, after one round that brings in what is needed once.",
+            "The process left is not a model's: it keeps llama.cpp ready to be asked what a model takes.",
+        ),
         packages=("llama-cpp-python", "torch", "transformers"),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import engine, isolation, report, startup, streams, ttft
+from bench import engine, isolation, report, startup, streams, ttft, unload
 from bench.isolation import Seen, lags, page_rate, visible
 from bench.peer import Ask, Entry, asked, word
 from bench.report import Report, Table
@@ -82,6 +82,14 @@ def test_isolation(capsys: pytest.CaptureFixture[str]) -> None:
     assert isolation.main(["--tiny"]) == 0
     said = capsys.readouterr().out
     assert "| alone |" in said and "| beside 10, 20, 40 and 60 tok/s |" in said and "Load average" in said
+
+
+@needs("llama_cpp", "gguf", "torch")
+def test_unload(tiny_gguf_file: Path) -> None:
+    with Engine() as engine:
+        found = unload.rounds(engine, ModelId("gguf", str(tiny_gguf_file)), count=2)
+    assert found.child > 10_000_000 and found.seconds > 0
+    assert found.after.files == found.before.files and found.after.children == found.before.children
 
 
 @pytest.mark.slow
