@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from multimodel import registry
-from multimodel.errors import InvalidModelId, MissingDependency
+from multimodel.errors import InvalidModelId, InvalidParameter, MissingDependency
 from multimodel.pool import Pool
 from multimodel.registry import BACKENDS, connect, missing, source
 from multimodel.settings import RESERVED, ApiSettings, Endpoint, Settings
@@ -48,6 +48,28 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(monkeypatch: 
     with pytest.raises(MissingDependency, match="a_package_that_nobody_has") as caught:
         connect(ModelSpec(ModelId("gguf", "guide"), LoadOptions()), SETTINGS, Pool())
     assert "python -m pip install llama-cpp-python" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("openai:gpt", LoadOptions(dtype="float16")),
+        ("echo:any", LoadOptions(context_length=9)),
+        ("gguf:guide", LoadOptions(dtype="int8")),
+        ("transformers:guide", LoadOptions(kv_type="q8_0")),
+        ("transformers:guide", LoadOptions(gpu_layers=1, sequences=2)),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(model: str, options: LoadOptions) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        connect(ModelSpec(ModelId.parse(model), options), SETTINGS, Pool())
+    assert all(name in str(caught.value) for name in options.changed())
+    assert caught.value.hint
+
+
+def test_what_backends_honour_are_options() -> None:
+    known = set(LoadOptions.__dataclass_fields__)
+    assert set().union(*(row.loads for row in BACKENDS.values())) == known
 
 
 def test_what_needs_nothing_misses_nothing() -> None:

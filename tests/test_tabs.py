@@ -16,7 +16,7 @@ import pytest
 from app import build
 from multimodel.board import Board, Options
 from multimodel.engine import Engine
-from multimodel.errors import MultimodelError, ServerFailure
+from multimodel.errors import MultimodelError, NotEnoughMemory, ServerFailure, TooLarge
 from multimodel.settings import ApiSettings, ChatSettings, Endpoint, Settings
 from multimodel.types import RANGES, ModelId, PromptSize, SamplingParams, Snapshot, Stage, StageName, Timing, Usage
 from tabs.chat import KEEP_ALIVE, follow, interval, model_lister, typed_model
@@ -191,6 +191,17 @@ def test_an_error_says_what_and_what_to_do_with_a_button() -> None:
     assert "Ask later." in html
     assert 'data-act="regenerate"' in html
     assert error_html(None) == ""
+
+
+def test_what_is_too_large_can_be_loaded_anyway_while_the_column_has_that_model() -> None:
+    from multimodel.board import Turn
+
+    error = TooLarge("m takes 5.2 GB of memory, 3.1 GB is free.", hint="Choose a smaller one.")
+    turn = Turn("p", answered(error=error, finish_reason="error"))
+    assert 'data-act="anyway"' in turn_html(turn, ANY)
+    assert 'data-act="regenerate"' in turn_html(turn, ANY)
+    assert 'data-act="anyway"' not in turn_html(turn, ModelId("echo", "other"))
+    assert 'data-act="anyway"' not in error_html(NotEnoughMemory("It ran out of memory."))
 
 
 @pytest.mark.parametrize("reason", ["incomplete", "length", "stopped", "content_filter"])
