@@ -406,8 +406,8 @@ def too_large(plan: MemoryPlan, spare: int, idle: Sequence[Place], busy: Sequenc
     gain = sum(place.size for place in idle)
     if idle:
         sentences.append(f"Unloading {_names(idle)} would free {gb(gain)}, which is not enough.")
-    if busy:
-        sentences.append(f"{_names(busy)} {'is' if len(busy) == 1 else 'are'} answering.")
+    if using := [place for place in busy if place.size]:
+        sentences.append(f"{_names(using)} {'is' if len(using) == 1 else 'are'} in use.")
     verdict = plan.fit(replace(plan.request.target, usable=max(0, spare + gain)))
     helps = [help.text for help in verdict.helps[:2]] or ["Choose a smaller model, or close other programs."]
     return TooLarge(" ".join(sentences), hint=" ".join(helps))

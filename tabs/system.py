@@ -139,7 +139,6 @@ def variations(load: LoadOptions) -> list[str]:
     ['q8_0 cache', 'context stretched 4 times (yarn)', 'adapter b.gguf']
     """
     words = {
-        "dtype": f"asked for {load.dtype}",
         "kv_type": f"{load.kv_type} cache",
         "gpu_layers": f"{load.gpu_layers} layers on the GPU",
         "revision": f"revision {load.revision}",
@@ -178,7 +177,7 @@ def _answers(resident: Resident) -> str:
     status = resident.status
     if not status:
         return "–"
-    waiting = f', <span class="mm-sys-soft">{status.waiting} waiting</span>' if status.waiting else ""
+    waiting = f' <span class="mm-sys-soft">{status.waiting} waiting</span>' if status.waiting else ""
     slots = resident.facts.slots if resident.facts else status.answering
     return f'{status.answering} <span class="mm-sys-soft">of up to {slots}</span>{waiting}'
 

@@ -156,7 +156,7 @@ def test_what_cannot_fit_is_refused_with_the_figures_and_nobody_leaves(machine: 
             machine.load("huge", 9 * GB)
     assert str(caught.value) == (
         "gguf:huge takes 9.2 GB of memory, 5.0 GB is free. "
-        "Unloading gguf:small (2.0 GB) would free 2.0 GB, which is not enough. gguf:busy (3.0 GB) is answering."
+        "Unloading gguf:small (2.0 GB) would free 2.0 GB, which is not enough. gguf:busy (3.0 GB) is in use."
     )
     assert caught.value.hint
     assert isinstance(caught.value, NotEnoughMemory)

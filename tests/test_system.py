@@ -61,7 +61,7 @@ def test_a_model_that_is_idle() -> None:
 def test_a_model_that_answers() -> None:
     status = Status(answering=8, waiting=3, threads=1, cached_tokens=1)
     said = words(system_html(MACHINE, [replace(IDLE, state="answering", status=status)]))
-    assert "Answering 2.0 GB 3.0 GB predicted 1 8 of up to 8 , 3 waiting 1 token held Stop and unload" in said
+    assert "Answering 2.0 GB 3.0 GB predicted 1 8 of up to 8 3 waiting 1 token held Stop and unload" in said
 
 
 def test_a_model_that_is_being_loaded() -> None:
@@ -83,9 +83,16 @@ def test_a_name_cannot_be_markup() -> None:
 
 
 def test_every_way_to_load_is_told() -> None:
-    silent = {"device", "context_length", "rope_factor", "sequences", "anyway"}  # in the facts, or of no consequence
+    silent = {
+        "device",
+        "dtype",
+        "context_length",
+        "rope_factor",
+        "sequences",
+        "anyway",
+    }  # the facts tell
     options: dict[str, Any] = {
-        **{"dtype": "float16", "kv_type": "q8_0", "gpu_layers": 3, "revision": "v1", "adapter": "a/b.gguf"},
+        **{"kv_type": "q8_0", "gpu_layers": 3, "revision": "v1", "adapter": "a/b.gguf"},
         **{"adapter_scale": 0.5, "chat_template": "x", "rope_scaling": "yarn", "rope_factor": 2.0},
     }
     assert set(LoadOptions.__dataclass_fields__) == set(options) | silent
