@@ -6,7 +6,6 @@ It trains tokenizer and network for a fixed time, writes the files, measures the
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +14,29 @@ from tempfile import TemporaryDirectory
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import DistilBertForMaskedLM, PreTrainedTokenizerFast
+from transformers import DistilBertForMaskedLM
 
 from encoder.batches import Mix, Source, stream
 from encoder.card import ASSETS, TEXTCLF, TRAINING_FILE, finish
 from encoder.model import CLS, CONTEXT, MASK, PAD, SEP, UNKNOWN, Learner, build, train_tokenizer
 from encoder.text import Corpus, load
+from guide.convert import write_json
 from guide.parallel import Exchange
 from guide.train import Clock, matrices, optimizers, schedule, step
 
 Batches = Iterator[tuple[Tensor, Tensor, Tensor]]
+ARCHITECTURE = {"architectures": ["DistilBertForMaskedLM"], "model_type": "distilbert"}
+TOKENIZER_SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "pad_token": PAD,
+    "unk_token": UNKNOWN,
+    "cls_token": CLS,
+    "sep_token": SEP,
+    "mask_token": MASK,
+    "model_input_names": ["input_ids", "attention_mask"],
+    "model_max_length": CONTEXT,
+    "clean_up_tokenization_spaces": False,
+}
 WORD_WEIGHT = 3  # how often the tokenizer sees a word of the lists, so that few of them are cut
 
 
@@ -141,19 +153,11 @@ def save(network: DistilBertForMaskedLM, tokenizer: Tokenizer, folder: Path) -> 
     """
     network.half().save_pretrained(folder)
     network.float()
-    settings = folder / "config.json"
-    settings.write_text(
-        json.dumps({**json.loads(settings.read_text("utf-8")), "dtype": "float32"}, indent=2) + "\n", "utf-8"
-    )
+    (folder / "model.safetensors").chmod(0o644)
+    write_json(folder / "config.json", {**network.config.to_diff_dict(), "dtype": "float32", **ARCHITECTURE})
     tokenizer.no_truncation()
-    names = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK}
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=CONTEXT,
-        model_input_names=["input_ids", "attention_mask"],
-        clean_up_tokenization_spaces=False,
-        **names,
-    ).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", TOKENIZER_SETTINGS)
 
 
 def main() -> None:
@@ -171,7 +175,7 @@ def main() -> None:
     print(progress, flush=True)
     save(network, tokenizer, arguments.out)
     training = {**asdict(progress), "minutes": progress.seconds / 60, "threads": recipe.threads}
-    (arguments.out / TRAINING_FILE).write_text(json.dumps(training, indent=2) + "\n", "utf-8")
+    write_json(arguments.out / TRAINING_FILE, training)
     finish(corpus, arguments.out, arguments.textclf)
 
 
