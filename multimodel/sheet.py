@@ -16,17 +16,7 @@ from .ratings import Rating, ratings
 from .settings import Settings
 from .shipped import Known, catalogue
 from .types import ModelId
-from .verdict import (
-    Basis,
-    Sketch,
-    basis_from,
-    basis_of,
-    level_of,
-    recommended,
-    request_for,
-    sketches,
-    stored,
-)
+from .verdict import Basis, Sketch, basis_from, basis_of, recommended, request_for, sketches, stored
 
 SAFETENSORS = "safetensors"
 LONGEST = 1 << 20  # tokens: the end of a slider
@@ -152,4 +142,4 @@ def _quantised(listing: Listing, known: Known | None) -> str:
 
 def fits_on(sheet: Sheet, request: Request, target: Target) -> dict[str, str]:
     """The level of every offer on a machine."""
-    return {offer.label: level_of(offer.plan(request), target) for offer in sheet.offers}
+    return {offer.label: offer.plan(request).level(target) for offer in sheet.offers}

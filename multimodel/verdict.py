@@ -137,12 +137,12 @@ def fit_gguf(models: dict[str, Sketch], request: Request, target: Target) -> Fit
     plan = next(iter(models.values())).plan(request)
     plans = {label: _with_weights(plan, model, request) for label, model in models.items()}
     if best := recommended(plans, target):
-        level: Level = "fits" if level_of(plans[best], target) == "fits" else "tight"
+        level: Level = "fits" if plans[best].level(target) == "fits" else "tight"
         return _said(level, best, plans[best], target)
     smaller = replace(request, kv_type="q8_0", flash_attention=True)
     possible = [label for label in reversed(plans) if plans[label].weights < target.usable]
     for label in possible:
-        if level_of(changed := models[label].plan(smaller), target) != "no":
+        if (changed := models[label].plan(smaller)).level(target) != "no":
             return _said("cache", label, changed, target)
     for label in possible:
         if (length := plans[label].longest_context(target)) >= LEAST_CONTEXT:
@@ -157,18 +157,13 @@ def recommended(plans: dict[str, MemoryPlan], target: Target) -> str:
     From four bits on an answer is hardly worse: the largest of these that leaves room for other things, else the
     smallest of these that fits well, else the largest that fits at all. Full precision only where nothing else is.
     """
-    levels = {label: level_of(plan, target) for label, plan in plans.items()}
+    levels = {label: plan.level(target) for label, plan in plans.items()}
     fitting = [label for label in plans if levels[label] != "no"]
     lean = [label for label in fitting if (bits(label) or 0) < FULL_PRECISION] or fitting
     well = [label for label in lean if levels[label] == "fits"]
     good = [label for label in well if (bits(label) or 0) >= GOOD]
     roomy = [label for label in good if plans[label].total <= ROOMY * target.usable]
     return next((choice for choice in (roomy[-1:], good[:1], well[-1:], lean[-1:]) if choice), [""])[0]
-
-
-def level_of(plan: MemoryPlan, target: Target) -> Literal["fits", "tight", "no"]:
-    """The level of `MemoryPlan.fit` alone, without the search for what would help."""
-    return plan._level(target)
 
 
 def llama_shape(config: dict[str, Any]) -> Shape:
@@ -269,7 +264,7 @@ def _with_weights(plan: MemoryPlan, model: Sketch, request: Request) -> MemoryPl
 
 
 def _fit_torch(plan: MemoryPlan, target: Target) -> Fit:
-    level: Level = level_of(plan, target)
+    level: Level = plan.level(target)
     if level == "no" and (length := plan.longest_context(target)) >= LEAST_CONTEXT:
         return _said("shorter", "", plan.at(context_length=length), target)
     return _said(level, "", plan, target)

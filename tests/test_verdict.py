@@ -16,7 +16,7 @@ from multimodel.memory import Target, target_of
 from multimodel.quants import quants
 from multimodel.settings import ModelSettings, Settings
 from multimodel.shipped import catalogue
-from multimodel.verdict import RUNS, basis_of, fit, level_of, request_for, sketches
+from multimodel.verdict import RUNS, basis_of, fit, request_for, sketches
 
 from .support import DATA, needs_data
 
@@ -72,7 +72,7 @@ def test_what_is_said_to_fit_does_by_its_own_plan(machine: str) -> None:
         kv_type = "q8_0" if found.level == "cache" else "f16"
         plan = model.plan(request_for(place, context_length=found.context_length, kv_type=kv_type))
         assert plan.total == found.needed
-        assert (level_of(plan, place) != "no") == found.runs
+        assert (plan.level(place) != "no") == found.runs
 
 
 def test_a_larger_machine_never_runs_less() -> None:

@@ -167,7 +167,7 @@ class MemoryPlan:
         """Whether it fits on a device of this machine, judged by its free memory, or on another: (name, bytes)."""
         target = target_of(device)
         here = self._on(target)
-        level = here._level(target)
+        level = here.level(target)
         helps = () if level == "fits" else tuple(_helps(here, target))
         return Verdict(level, here.total, target.usable, _reason(here, level, target), helps)
 
@@ -179,14 +179,15 @@ class MemoryPlan:
         target = target_of(device)
         return _longest(self._on(target), target)
 
-    def _on(self, target: Target) -> MemoryPlan:
-        """The plan for the kind of device that `target` is."""
-        return self if target.kind == self.request.target.kind else self.at(target=target)
-
-    def _level(self, target: Target) -> Level:
+    def level(self, target: Target) -> Level:
+        """The level of `fit` alone, on a device of the kind it was planned for; without the search for what helps."""
         if self.refusal or self.safe_total > target.usable:
             return "no"
         return "fits" if self.total <= HEAD_ROOM * target.usable else "tight"
+
+    def _on(self, target: Target) -> MemoryPlan:
+        """The plan for the kind of device that `target` is."""
+        return self if target.kind == self.request.target.kind else self.at(target=target)
 
 
 def _longest(plan: MemoryPlan, target: Target) -> int:
@@ -194,7 +195,7 @@ def _longest(plan: MemoryPlan, target: Target) -> int:
     low, high = 0, -(-limit // PADDING)  # in paddings; `low` fits
     while low < high:
         middle = (low + high + 1) // 2
-        fits = plan.at(context_length=min(limit, middle * PADDING))._level(target) != "no"
+        fits = plan.at(context_length=min(limit, middle * PADDING)).level(target) != "no"
         low, high = (middle, high) if fits else (low, middle - 1)
     return min(limit, low * PADDING)
 
@@ -219,7 +220,7 @@ def _helps(plan: MemoryPlan, target: Target) -> Iterator[Help]:
     for kind, value, text in _changes(plan, target):
         also = {"flash_attention": True} if kind == "kv_type" else {}  # a quantised cache works only with it
         changed = plan.at(**{kind: value}, **also)
-        if value != getattr(request, kind) and changed.total < plan.total and changed._level(target) != "no":
+        if value != getattr(request, kind) and changed.total < plan.total and changed.level(target) != "no":
             yield Help(kind, text, value, changed.total)
     smaller = plan.total - int(plan.weights * (1 - SMALLER))
     if not request.training and smaller <= HEAD_ROOM * target.usable:
