@@ -24,6 +24,7 @@ from multimodel.settings import Settings
 from multimodel.web import Guard
 from tabs.chat import ChatTab
 from tabs.explorer import CHAT, ExplorerTab
+from tabs.finetune import FinetuneTab
 from tabs.page import header, theme
 from tabs.system import TAB as SYSTEM
 from tabs.system import SystemTab
@@ -52,6 +53,8 @@ def build(engine: Engine) -> gr.Blocks:
                 chat.build(page)
             with gr.Tab("Explorer", elem_id="mm-explorer-tab"):
                 ExplorerTab(engine, boards).build(chat, tabs)
+            with gr.Tab("Fine-tune", elem_id="mm-finetune-tab"):
+                FinetuneTab(engine).build()
             with gr.Tab(SYSTEM, elem_id="mm-system-tab"):
                 SystemTab(engine).build(tabs)
     return page
@@ -76,7 +79,7 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         max_file_size="20mb",
         state_session_capacity=200,
         theme=theme(),
-        css_paths=[ASSETS / "style.css", ASSETS / "explorer.css", ASSETS / "system.css"],
+        css_paths=[ASSETS / f"{name}.css" for name in ("style", "explorer", "finetune", "system")],
         head_paths=[ASSETS / "head.html"],
         app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
     )

@@ -61,6 +61,15 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def counted(number: int, thing: str, things: str = "") -> str:
+    """A number of things.
+
+    >>> counted(1, "row"), counted(1200, "row"), counted(0, "class", "classes")
+    ('1 row', '1,200 rows', '0 classes')
+    """
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
 def short_name(model: ModelId) -> str:
     """What a column head calls a model: the name without owner and path.
 

@@ -51,7 +51,7 @@ TRAINING = [  # what runs in the processes that train and predict
     for name in ("classifier", "predicting", "prepare", "record", "reporter", "train", "trainer", "tuning")
 ]
 OWNERS = {
-    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.explorer", "tabs.page", "tabs.system"],
+    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.explorer", "tabs.finetune", "tabs.page", "tabs.system"],
     "torch": ["multimodel.hardware", "multimodel.workers.torch*", *TRAINING],
     "transformers": ["multimodel.workers.torch*", *TRAINING],
     "safetensors": ["multimodel.workers.torch*", *TRAINING],
