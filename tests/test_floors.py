@@ -48,7 +48,18 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
 ]
 TRAINING = [  # what runs in the processes that train and predict
     f"multimodel.finetune.{name}"
-    for name in ("classifier", "predicting", "prepare", "record", "reporter", "train", "trainer", "tuning")
+    for name in (
+        "classifier",
+        "forward",
+        "onnx_child",
+        "predicting",
+        "prepare",
+        "record",
+        "reporter",
+        "train",
+        "trainer",
+        "tuning",
+    )
 ]
 OWNERS = {
     "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.explorer", "tabs.finetune", "tabs.page", "tabs.system"],
@@ -58,6 +69,8 @@ OWNERS = {
     "peft": ["multimodel.finetune.tuning"],
     "sklearn": ["multimodel.finetune.metrics", "multimodel.finetune.baseline"],
     "llama_cpp": ["multimodel.memory.engine_child", "multimodel.workers.llama*"],
+    "onnx": ["multimodel.finetune.onnx_child"],
+    "onnxruntime": ["multimodel.finetune.onnx_child", "multimodel.finetune.onnx_session"],
     "jinja2": ["multimodel.workers.prompt"],
     "openai": ["multimodel.backends.openai"],
     "huggingface_hub": [

@@ -17,17 +17,19 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from .. import folder as files
 from ..errors import BrokenFile, DataError, MultimodelError
+from . import tokens
+from .forward import answers
 from .labels import LabelMap
 from .order import batches_of
 
-LIMIT = 512  # tokens, where neither model nor tokenizer says
-TOKENS = 2048  # in a batch of predictions, padded; more only falls out of the processor's cache
+TOKENS = 1024  # in a batch of predictions, padded; more only falls out of the processor's cache
 ROWS = 64
 GPU_TOKENS, GPU_ROWS = 65_536, 1024
-OFFSET = 2  # positions that RoBERTa and its relatives do not use
 
 Progress = Callable[[float], None]
 """Is told the fraction that is done, 0..1."""
+Outputs = np.ndarray[Any, np.dtype[np.float32]]
+"""What a classifier gives for texts: (rows, outputs)."""
 
 
 @contextmanager
@@ -63,11 +65,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def longest(folder: Path, tokenizer: Any) -> int:
     """Tokens that the model of a folder reads at most."""
-    config = files.read_json(folder / files.CONFIG)
-    limits = [tokenizer.model_max_length, config.get("max_position_embeddings") or config.get("max_seq_len")]
-    sane = [int(limit) for limit in limits if isinstance(limit, int) and 8 <= limit <= 1_000_000]
-    offset = OFFSET if "roberta" in str(config.get("model_type")) and sane and min(sane) == sane[-1] else 0
-    return min(sane) - offset if sane else LIMIT
+    return tokens.longest(folder, tokenizer.model_max_length)
 
 
 def load_model(folder: Path, labels: LabelMap) -> Any:
@@ -109,14 +107,20 @@ def encode(
     return found
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
-    """Token ids as one rectangle, with the mask that says which are real."""
+def rectangle(rows: Sequence[Sequence[int]], pad: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Token ids as one array (rows, tokens), and the mask that says which are real."""
     width = max(map(len, rows))
     ids = np.full((len(rows), width), pad, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.int64)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
+    return ids, mask
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
+    """The same as a model takes it."""
+    ids, mask = rectangle(rows, pad)
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
 
 
@@ -134,24 +138,43 @@ def logits(
     *,
     precision: str = "float32",
     progress: Progress = lambda _: None,
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The outputs for many texts (rows, outputs), in their order; equal texts are asked once, long ones together."""
+) -> Outputs:
+    """The outputs for many texts, in their order."""
+    device = model.device
+    forward = answers(model.eval())
+
+    def ask(batch: Sequence[Sequence[int]]) -> Outputs:
+        inputs = {name: value.to(device) for name, value in padded(batch, pad).items()}
+        found: Outputs = forward(**inputs).float().cpu().numpy()
+        return found
+
+    bounds = (TOKENS, ROWS) if device.type == "cpu" else (GPU_TOKENS, GPU_ROWS)
+    with torch.inference_mode(), autocast(device, precision):
+        return in_batches(rows, ask, *bounds, progress=progress)
+
+
+def in_batches(
+    rows: Sequence[Sequence[int]],
+    ask: Callable[[Sequence[Sequence[int]]], Outputs],
+    most_tokens: int,
+    most_rows: int,
+    *,
+    progress: Progress = lambda _: None,
+) -> Outputs:
+    """What `ask` says of each row, in their order; equal rows are asked once, long ones together.
+
+    A batch has at most `most_rows` rows and, padded, `most_tokens` tokens.
+    """
     unique: dict[tuple[int, ...], int] = {}
     which = [unique.setdefault(tuple(row), len(unique)) for row in rows]
     different = list(unique)
-    device = model.device
-    tokens, most = (TOKENS, ROWS) if device.type == "cpu" else (GPU_TOKENS, GPU_ROWS)
-    batches = batches_of([len(row) for row in different], tokens, most)
-    model.eval()
+    batches = batches_of([len(row) for row in different], most_tokens, most_rows)
     parts = []
-    with torch.inference_mode(), autocast(device, precision):
-        for number, batch in enumerate(batches, 1):
-            inputs = {k: v.to(device) for k, v in padded([different[i] for i in batch], pad).items()}
-            parts.append(model(**inputs).logits.float().cpu().numpy())
-            progress(number / len(batches))
-    found = np.empty((len(different), model.config.num_labels), dtype=np.float32)
-    if batches:
-        found[np.concatenate([np.array(batch) for batch in batches])] = np.concatenate(parts)
+    for number, batch in enumerate(batches, 1):
+        parts.append(ask([different[i] for i in batch]))
+        progress(number / len(batches))
+    found = np.empty((len(different), parts[0].shape[1]), dtype=np.float32)
+    found[np.concatenate([np.array(batch) for batch in batches])] = np.concatenate(parts)
     return found[np.array(which, dtype=np.int64)]
 
 

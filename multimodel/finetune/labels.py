@@ -66,6 +66,27 @@ class LabelMap:
         decided = decide(shares, self.task, limits)
         return [self._said(row, choice) for row, choice in zip(shares.tolist(), decided.tolist(), strict=True)]
 
+    def at(self, said: Prediction, threshold: float | None) -> Prediction:
+        """A prediction as it is with another threshold: of several labels others may be said. None: the model's own."""
+        if self.task != "multi_label":
+            return said
+        shares = list(said.scores.values())
+        limits = threshold if threshold is not None else self.thresholds or None
+        return self._said(shares, decide([shares], self.task, limits)[0])
+
+    def sure(self, said: Prediction, threshold: float | None) -> bool:
+        """Whether the one label of a text is at least so probable; several labels and numbers know no such doubt."""
+        return self.task != "single_label" or threshold is None or said.score >= threshold
+
+    def doubt(self, said: Prediction, threshold: float | None = None) -> float:
+        """How near a prediction is to being another one, 0..1; 0 for numbers."""
+        if self.task == "regression":
+            return 0.0
+        if self.task == "single_label":
+            return 1.0 - said.score
+        limits = self.thresholds if threshold is None and self.thresholds else [threshold or 0.5] * len(said.scores)
+        return 1.0 - min(abs(p - limit) for p, limit in zip(said.scores.values(), limits, strict=True))
+
     def strength(self, logits: Any, label: str) -> list[float]:
         """How strongly each row of logits speaks for a label: its log-odds; for numbers the number itself."""
         column = self.classes.index(label) if label in self.classes else 0

@@ -26,8 +26,8 @@ from .export import write_csv
 from .labels import LabelMap
 from .reading import read as read_table
 from .store import MANIFEST, Store
-from .tables import Cell, Limits
-from .types import Attribution, Filling, Prediction
+from .tables import Cell, Limits, Table
+from .types import Attribution, Filling, Precision, Prediction
 
 FIRST = 64  # texts of the first piece of many; later pieces take about PIECE seconds
 PIECE = 0.5
@@ -53,11 +53,19 @@ class Predictor:
     """
 
     def __init__(
-        self, model: str | Path, *, settings: Settings | None = None, runtime: Callable[[Path], Runtime] | None = None
+        self,
+        model: str | Path,
+        *,
+        precision: Precision = "float32",
+        settings: Settings | None = None,
+        runtime: Callable[[Path, Precision], Runtime] | None = None,
     ) -> None:
-        """Raises LoadError. `runtime`: how the folder is loaded; in this process where it is not given."""
+        """`precision`: "int8" is several times as fast, once the model was exported (`onnx.export`).
+
+        `runtime`: how the folder is loaded; in this process where it is not given. Raises LoadError, MissingDependency.
+        """
         self.folder = find(model, settings or Settings.load())
-        self._runtime = (runtime or Here)(self.folder)
+        self._runtime = (runtime or Here)(self.folder, precision)
 
     @property
     def labels(self) -> LabelMap:
@@ -128,20 +136,13 @@ class Predictor:
     def file(
         self, source: Path, target: Path, *, column: str | None = None, threshold: float | None = None
     ) -> Generator[float, None, Path]:
-        """Predict every row of a file of any kind into a CSV file: its columns, then label, score and each probability.
+        """Predict every row of a file of any kind into a CSV file: see `write_predictions`.
 
         Tells the fraction that is done. `column`: the texts; found by itself. Raises DataError, DiskFull.
         """
         table = read_table(source, Limits())
-        name = column or text_column(table)
-        said = yield from self.stream([_joined(cell) for cell in table.column(name)], threshold=threshold)
-        shares = said[0].scores if said else {}
-        columns = [*table.columns, "predicted", "score", *(f"p({name})" for name in shares)]
-        cells = (
-            [*map(_joined, row), p.label, f"{p.score:.6g}", *(f"{share:.6g}" for share in p.scores.values())]
-            for row, p in zip(table.rows, said, strict=True)
-        )
-        return write_csv(target, columns, cells)
+        said = yield from self.stream(texts_of(table, column), threshold=threshold)
+        return write_predictions(target, table, said, self.labels, threshold)
 
     def close(self) -> None:
         """Give the memory back. Safe to call twice."""
@@ -152,6 +153,34 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def texts_of(table: Table, column: str | None = None) -> list[str]:
+    """The texts of a table; the column is found by itself where it is not named. Raises DataError."""
+    return [_joined(cell) for cell in table.column(column or text_column(table))]
+
+
+def write_predictions(
+    target: Path, table: Table, said: Sequence[Prediction], labels: LabelMap, threshold: float | None = None
+) -> Path:
+    """A CSV file of a table's columns, then label, score and the probability of each label.
+
+    With a threshold for one label a text, a column more says whether the score reaches it. Raises DiskFull.
+    """
+    shares = said[0].scores if said else {}
+    doubtful = threshold is not None and labels.task == "single_label"
+    more = ["predicted", "score", *(["sure"] if doubtful else []), *(f"p({name})" for name in shares)]
+    cells = (
+        [
+            *map(_joined, row),
+            one.label,
+            f"{one.score:.6g}",
+            *(["yes" if labels.sure(one, threshold) else "no"] if doubtful else []),
+            *(f"{share:.6g}" for share in one.scores.values()),
+        ]
+        for row, one in zip(table.rows, said, strict=True)
+    )
+    return write_csv(target, [*table.columns, *more], cells)
 
 
 def _joined(cell: Cell) -> str:
@@ -176,8 +205,8 @@ def find(model: str | Path, settings: Settings) -> Path:
 class Here:
     """A model in this process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._model = import_module("multimodel.finetune.predicting").Model(folder)
+    def __init__(self, folder: Path, precision: Precision = "float32") -> None:
+        self._model = import_module("multimodel.finetune.predicting").Model(folder, precision=precision)
         try:
             self.labels: LabelMap | None = self._model.labels
         except BrokenFile:
@@ -220,9 +249,9 @@ class Apart:
         """Whether it can still be asked."""
         return self._process.poll() is None
 
-    def load(self, folder: Path) -> Self:
-        """Bring a model in. Raises LoadError."""
-        found = self._ask({"op": "load", "folder": str(folder)})["labels"]
+    def load(self, folder: Path, precision: Precision = "float32") -> Self:
+        """Bring a model in. Raises LoadError, MissingDependency."""
+        found = self._ask({"op": "load", "folder": str(folder), "precision": precision})["labels"]
         if found:
             found |= {"classes": tuple(found["classes"]), "thresholds": tuple(found["thresholds"])}
             self.labels = LabelMap(**found)
@@ -294,7 +323,7 @@ class Predictors:
     def __init__(self, settings: Settings, cores: Cores | None = None) -> None:
         self._settings, self._cores = settings, cores
         self._lock = RLock()  # between the threads of the pages
-        self._warm: OrderedDict[tuple[str, float], tuple[Predictor, Apart]] = OrderedDict()
+        self._warm: OrderedDict[tuple[str, Precision, float], tuple[Predictor, Apart]] = OrderedDict()
         self._spare: Apart | None = None
 
     def prepare(self) -> None:
@@ -303,20 +332,20 @@ class Predictors:
             if not (self._spare and self._spare.alive):
                 self._spare = Apart(self._cores)
 
-    def get(self, model: str | Path) -> Predictor:
-        """A model, loaded; one that was trained anew since is loaded anew. Raises LoadError."""
+    def get(self, model: str | Path, precision: Precision = "float32") -> Predictor:
+        """A model, loaded; one that was trained anew since is loaded anew. Raises LoadError, MissingDependency."""
         folder = find(model, self._settings)
         manifest = folder / MANIFEST
-        key = (str(folder), manifest.stat().st_mtime if manifest.exists() else 0.0)
+        key = (str(folder), precision, manifest.stat().st_mtime if manifest.exists() else 0.0)
         with self._lock:
             predictor, process = self._warm.pop(key, (None, None))
             if not (predictor and process and process.alive):
                 if process:
                     process.close()
                 process = self._take_spare()
-                predictor = self._loaded(folder, process)
+                predictor = self._loaded(folder, process, precision)
             self._warm[key] = (predictor, process)
-            old = [k for k in self._warm if k[0] == key[0] and k != key]
+            old = [k for k in self._warm if k[:2] == key[:2] and k != key]
             while len(self._warm) - len(old) > WARM:
                 old.append(next(k for k in self._warm if k not in old))
             for other in old:
@@ -339,9 +368,9 @@ class Predictors:
                 self._spare.close()
                 self._spare = None
 
-    def _loaded(self, folder: Path, process: Apart) -> Predictor:
+    def _loaded(self, folder: Path, process: Apart, precision: Precision) -> Predictor:
         try:
-            return Predictor(folder, settings=self._settings, runtime=process.load)
+            return Predictor(folder, precision=precision, settings=self._settings, runtime=process.load)
         except BaseException:
             process.close()
             raise

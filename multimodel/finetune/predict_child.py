@@ -1,6 +1,6 @@
 """The process that predicts: `python -m multimodel.finetune.predict_child`. One JSON object a line, both ways.
 
-    {"op": "load", "folder": str}                    {"labels": {LabelMap} or null}
+    {"op": "load", "folder": str, "precision": str}  {"labels": {LabelMap} or null}
     {"op": "logits", "texts": [str]}                 {"logits": [[float]]}
     {"op": "occluded", "text": str}                  {"pieces": [[int, int]], "logits": [[float]]}
     {"op": "fillings", "text": str, "top": int}      {"fillings": [[str, float, str]]}
@@ -43,7 +43,9 @@ class Server:
         return operations[command["op"]](command)
 
     def _load(self, command: Frame) -> Frame:
-        self._model = self._library.Model(Path(command["folder"]), threads=self._threads or None)
+        self._model = self._library.Model(
+            Path(command["folder"]), threads=self._threads or None, precision=command["precision"]
+        )
         try:
             return {"labels": asdict(self._model.labels)}
         except BrokenFile:  # a base model can still fill gaps
@@ -55,7 +57,7 @@ class Server:
 
     def _set_threads(self, command: Frame) -> None:
         self._threads = command["count"]
-        self._library.set_threads(self._threads)
+        (self._model or self._library).set_threads(self._threads)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from .. import folder as files
-from ..errors import BadRequest, BrokenFile
+from ..errors import BadRequest, BrokenFile, ModelNotFound
 from .classifier import (
     best_device,
     encode,
@@ -28,6 +28,9 @@ from .classifier import (
     set_threads,
 )
 from .labels import LabelMap
+from .onnx import exported as exported_in
+from .onnx_session import Session
+from .types import Precision
 
 WORD = re.compile(r"\S+")
 MOST_PIECES = 100  # of a text, left out one after another
@@ -36,7 +39,16 @@ MOST_PIECES = 100  # of a text, left out one after another
 class Model:
     """A folder's classifier, or its masked language model, each loaded when it is first asked."""
 
-    def __init__(self, folder: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+        exported: Path | None = None,
+    ) -> None:
+        """`exported`: the 8-bit model; the folder's own where it is not given. Raises LoadError, MissingDependency."""
         quiet()
         if threads:
             set_threads(threads)
@@ -44,15 +56,29 @@ class Model:
         self._device = best_device(device)
         self._tokenizer = load_tokenizer(folder)
         asked = read_training(folder).get("parameters", {}).get("max_length")
-        self._longest = asked or longest(folder, self._tokenizer)
+        self.longest: int = asked or longest(folder, self._tokenizer)  # tokens read of a text
+        self._session = self._in_8_bits(exported) if precision == "int8" else None
 
     @cached_property
     def labels(self) -> LabelMap:
         """What the outputs mean. Raises BrokenFile where the folder is no classifier."""
         return labels_of(self.folder)
 
+    def _in_8_bits(self, exported: Path | None) -> Session:
+        path = exported or exported_in(self.folder)
+        if not path:
+            raise ModelNotFound(f"{self.folder.name} has no 8-bit version.", hint="Export it first.")
+        return Session(path, self._tokenizer.pad_token_id or 0, torch.get_num_threads())
+
+    def set_threads(self, count: int) -> None:
+        """Use so many processor threads from now on."""
+        set_threads(count)
+        if self._session:
+            self._session.set_threads(count)
+
     @cached_property
-    def _classifier(self) -> Any:
+    def classifier(self) -> Any:
+        """The weights in memory. Raises BrokenFile where the folder has none, or not all, of a classifier."""
         model = load_model(self.folder, self.labels)
         missing = set(model.state_dict()) - _saved(self.folder)
         if missing:
@@ -74,11 +100,16 @@ class Model:
 
     def logits(self, texts: Sequence[str]) -> list[list[float]]:
         """The outputs (rows, outputs) for texts, in their order."""
-        model = self._classifier
+        if not self._session:
+            _ = self.classifier  # what it lacks is said for no text too
         if not texts:
             return []
-        rows = encode(self._tokenizer, texts, self._longest)
-        found: list[list[float]] = logits(model, rows, self._tokenizer.pad_token_id or 0).tolist()
+        rows = encode(self._tokenizer, texts, self.longest)
+        if self._session:
+            outputs = self._session.logits(rows)
+        else:
+            outputs = logits(self.classifier, rows, self._tokenizer.pad_token_id or 0)
+        found: list[list[float]] = outputs.tolist()
         return found
 
     def occluded(self, text: str) -> tuple[list[tuple[int, int]], list[list[float]]]:
@@ -95,7 +126,7 @@ class Model:
         """(token, probability, whole text) of the likeliest words for the first gap. Raises BadRequest without one."""
         mask = self._tokenizer.mask_token
         text = text.replace("[MASK]", mask or "[MASK]").replace("<mask>", mask or "<mask>")
-        ids = encode(self._tokenizer, [text], self._longest)[0]
+        ids = encode(self._tokenizer, [text], self.longest)[0]
         gaps = [i for i, token in enumerate(ids) if token == self._tokenizer.mask_token_id]
         if not gaps:
             raise BadRequest("There is no gap in the text.", hint="Write [MASK] where a word is to be found.")

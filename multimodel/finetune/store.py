@@ -156,6 +156,24 @@ class Store:
         shutil.rmtree(old, ignore_errors=True)
         return target
 
+    def add(self, folder: Path, built: Path, name: str) -> Path:
+        """Put a finished folder into a model, under a name, and then into its manifest; returns where it lies.
+
+        A part of that name is replaced. No other file is touched, or counted anew; the model stays as old as it was.
+        """
+        target, manifest = folder / name, folder / MANIFEST
+        age = manifest.stat()
+        whole = read(manifest)
+        others = {file: row for file, row in whole["files"].items() if not file.startswith(f"{name}/")}
+        rows = {f"{name}/{file.relative_to(built).as_posix()}": _row(file) for file in _files(built)}
+        if target.exists():
+            write_last(manifest, json.dumps(whole | {"files": others}, indent=2))
+            self._discard(target)
+        os.rename(built, target)
+        write_last(manifest, json.dumps(whole | {"files": dict(sorted((others | rows).items()))}, indent=2))
+        os.utime(manifest, ns=(age.st_atime_ns, age.st_mtime_ns))
+        return target
+
     def zip(self, name: str, target: Path) -> Path:
         """Pack a model into a zip file at `target`; half a file never has that name. Raises ModelNotFound, DiskFull."""
         path = self.get(name).path

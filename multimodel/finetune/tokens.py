@@ -1,4 +1,4 @@
-"""How many tokens a base model makes of texts, counted by its own tokenizer without loading the model."""
+"""How many tokens a base model makes of texts, and how many it reads; told by its files, without loading the model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ..errors import BrokenFile
+from ..folder import CONFIG, read_json
 from .report import Count
 
 FILE = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+LIMIT = 512  # tokens, where neither model nor tokenizer says
+OFFSET = 2  # positions that RoBERTa and its relatives do not use
 
 
 def counter(folder: Path) -> Count | None:
@@ -33,3 +37,17 @@ def counter(folder: Path) -> Count | None:
         return [len(found.ids) for found in tokenizer.encode_batch(list(texts))]
 
     return count
+
+
+def longest(folder: Path, told: object = None) -> int:
+    """Tokens that the model of a folder reads at most. `told`: what its tokenizer says; read where not given.
+
+    Raises BrokenFile.
+    """
+    config = read_json(folder / CONFIG)
+    if told is None and (folder / SETTINGS).exists():
+        told = read_json(folder / SETTINGS).get("model_max_length")
+    limits = [told, config.get("max_position_embeddings") or config.get("max_seq_len")]
+    sane = [int(limit) for limit in limits if isinstance(limit, int) and 8 <= limit <= 1_000_000]
+    offset = OFFSET if "roberta" in str(config.get("model_type")) and sane and min(sane) == sane[-1] else 0
+    return min(sane) - offset if sane else LIMIT

@@ -10,6 +10,8 @@ from typing import Any, Literal, Self, get_args
 from ..errors import InvalidParameter, MultimodelError
 
 Task = Literal["single_label", "multi_label", "regression"]
+Precision = Literal["float32", "int8"]
+"""How a model predicts: with its own weights, or by ONNX Runtime with weights in 8 bits, where it was exported."""
 Phase = Literal["queued", "preparing", "training", "evaluating", "saving", "done", "stopped", "failed", "interrupted"]
 """Where a run is.
 
