@@ -167,11 +167,9 @@ async function fill(mine, exact) {
   const answer = await ask("plan", { ...knobs(), exact });
   const place = detail.querySelector("[data-plan]");
   if (mine !== planned || !place) return;
-  if (answer.error) {
-    place.innerHTML = answer.error;
-    return;
-  }
-  place.innerHTML = answer.html;
+  place.innerHTML = answer.error || answer.html;
+  detail.querySelector("[data-answer]").innerHTML = answer.answer || "";
+  if (answer.error) return;
   for (const row of detail.querySelectorAll("[data-offer]")) {
     const label = row.dataset.offer;
     row.querySelector("[data-total]").textContent = answer.totals[label] || "";
@@ -179,6 +177,7 @@ async function fill(mine, exact) {
     const level = answer.levels[label];
     fit.className = `mx-fit mx-${level}`;
     fit.firstElementChild.textContent = { fits: "Fits", tight: "Tight", no: "Too large" }[level] || "";
+    for (const mark of row.querySelectorAll(".mx-best")) mark.hidden = level === "no";
   }
 }
 
@@ -241,7 +240,8 @@ function showDownload() {
   const row = detail.querySelector(`[data-offer="${CSS.escape(current.label)}"]`);
   button.disabled = ["queued", "running", "done"].includes(state);
   button.textContent = { queued: "Downloading", running: "Downloading", done: "Downloaded", paused: "Resume the download",
-    interrupted: "Resume the download", failed: "Try the download again" }[state] || `Download ${row.cells[1].textContent}`;
+    interrupted: "Resume the download", failed: "Try the download again" }[state] ||
+    `Download ${current.label}, ${row.cells[1].textContent}`;
 }
 
 async function download(act, id) {
@@ -321,6 +321,11 @@ const doings = {
     download(running ? "resume" : "start", id);
   },
   chat: () => trigger("chat", { model: chosenId() }),
+  finetune: () => {
+    document.documentElement.dataset.mmFinetuneBase = current.name; // for a tab that is not made before it is opened
+    document.querySelector("#mm-finetune-tab-button").click();
+    document.dispatchEvent(new CustomEvent("mm-finetune-base", { detail: { base: current.name } }));
+  },
   import: () => find("[data-import]").click(),
 };
 

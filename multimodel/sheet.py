@@ -10,6 +10,7 @@ from .errors import GatedModel, LoadError
 from .hub import Listing, RemoteFile, access, config, model
 from .hub import Repository as HubRepository
 from .memory import MemoryPlan, Request, Target
+from .memory.config_shape import is_encoder
 from .memory.torch_plan import TorchModel
 from .quants import Quant
 from .ratings import Rating, ratings
@@ -59,6 +60,11 @@ class Sheet:
         """Tokens the model was trained for."""
         known = self.listing.context_length or (self.basis.llama.context_limit if self.basis else 0)
         return min(known or 4096, LONGEST)
+
+    @property
+    def encoder(self) -> bool:
+        """Whether it reads text and writes none: a base model of classifiers."""
+        return self.basis is not None and is_encoder(self.basis.config) and self.offer(SAFETENSORS) is not None
 
     def offer(self, label: str) -> Offer | None:
         """The offer of that label."""

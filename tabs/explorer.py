@@ -32,7 +32,7 @@ from multimodel.verdict import request_for
 from . import markdown
 from .chat import ChatTab
 from .explorer_list import error_html, rows_html
-from .explorer_page import KV_TYPES, SEQUENCES, Knobs, page_html, plan_html
+from .explorer_page import KV_TYPES, SEQUENCES, Knobs, answer_html, page_html, plan_html
 from .explorer_panels import downloads_html, freed_text, mine_html, ratings_html, versus_text
 from .format import size
 from .view import board_view
@@ -132,7 +132,7 @@ class Explorer:
 
     @answering
     def plan(self, asked: Answer) -> Answer:
-        """What an offer takes under the knobs: {html, totals, levels}. `exact`: by llama.cpp or the files' headers."""
+        """What an offer takes under the knobs: {answer, html, totals, levels}. `exact`: as llama.cpp or headers say."""
         found, place = self._sheet(_name(asked)), self._target(asked)
         offer = _offer(found, asked)
         request = request_of(asked, place, found)
@@ -144,10 +144,11 @@ class Explorer:
             except LoadError as error:
                 note = f"This is an estimate: the headers could not be read. {error}"
         pending = possible and not asked.get("exact")
-        html = plan_html(plan, plan.fit(place), plan.longest_context(place), place, pending=pending, note=note)
+        verdict, longest = plan.fit(place), plan.longest_context(place)
         totals = {other.label: size(other.plan(request).total) for other in found.offers}
         return {
-            "html": html,
+            "answer": answer_html(plan, verdict, place),
+            "html": plan_html(plan, verdict, longest, pending=pending, note=note),
             "totals": {**totals, offer.label: size(plan.total)},
             "levels": fits_on(found, request, place),
         }
@@ -160,7 +161,8 @@ class Explorer:
         if not offer:
             raise BadRequest("Only safetensors files can be trained.", hint="Open the model these were made of.")
         plan = offer.plan(request_for(place, training=training_of(asked)))
-        return {"html": plan_html(plan, plan.fit(place), 0, place)}
+        verdict = plan.fit(place)
+        return {"html": answer_html(plan, verdict, place) + plan_html(plan, verdict, 0)}
 
     # downloads
 

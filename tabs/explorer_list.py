@@ -24,7 +24,7 @@ WORDS = {
     "no": "Too large",
     "unknown": "Not known",
 }
-GATES = {"auto": "Licence to accept", "manual": "On request"}
+GATES = {"auto": "Its licence must be accepted on the Hub", "manual": "Its authors decide who may download it"}
 
 
 def rows_html(results: Iterable[Result], today: date) -> str:
@@ -103,15 +103,15 @@ def facts(row: Listing, today: date) -> list[tuple[str, str]]:
         known.append((f"{count(row.downloads)} downloads", f"{row.downloads:,} downloads in the last 30 days"))
     if row.likes is not None:
         known.append((f"{count(row.likes)} likes", f"{row.likes:,} likes"))
-    if row.licence:
-        known.append((row.licence, "Licence"))
     if moment := row.updated or row.created:
         word = "Updated" if row.updated else "Published"
         known.append((ago(moment, today), f"{word} on {moment:%d %B %Y}"))
     if row.gate:
-        known.append((GATES[row.gate], "Its files are behind a gate: see its page on the Hub"))
+        known.append(("gated", GATES[row.gate]))
     if row.private:
         known.append(("private", "Only with a token that may read it"))
+    if row.licence:
+        known.append((row.licence, "Licence"))
     return known
 
 

@@ -71,7 +71,20 @@ def _head(sheet: Sheet, hub_url: str, today: date) -> str:
         '<header class="mx-page-head"><button type="button" class="mx-back" data-do="back">Results</button>'
         f"<h2><i>{escape(owner)}/</i>{escape(name)}</h2>"
         f'<p class="mx-row-figures">{figures(row, today)}{rating_html(sheet.rating)}{dated}'
-        f'<a href="{address}" target="_blank" rel="noopener noreferrer">On the Hub</a></p></header>'
+        f'<a href="{address}" target="_blank" rel="noopener noreferrer">On the Hub</a></p>{_acts(sheet)}</header>'
+    )
+
+
+def _acts(sheet: Sheet) -> str:
+    """What can be done with the chosen file. An encoder does not chat; it is what classifiers are made of."""
+    if not sheet.offers:
+        return ""
+    use = '<button type="button" data-do="chat">Chat with it</button>'
+    if sheet.encoder:
+        use = '<button type="button" data-do="finetune">Fine-tune it</button>'
+    return (
+        '<div class="mx-act"><button type="button" class="mx-primary" data-do="download">Download</button>'
+        f"{use}<div data-download></div></div>"
     )
 
 
@@ -102,7 +115,7 @@ def _fit_section(sheet: Sheet, knobs: Knobs) -> str:
     runs = "".join(f'<option value="{number}">{number}</option>' for number in SEQUENCES)
     quantised = f'<p class="mx-soft">{_quantised(sheet)}</p>' if sheet.quantised else ""
     return (
-        '<section class="mx-fit-section"><div class="mx-plan" data-plan aria-live="polite"></div>'
+        '<section class="mx-fit-section"><div class="mx-verdict" data-answer aria-live="polite"></div>'
         '<div class="mx-knobs">'
         f'<label class="mx-knob mx-wide"><span>Context <output data-out="context">{steps[at]:,} tokens</output></span>'
         f'<input type="range" data-knob="context" min="0" max="{len(steps) - 1}" value="{at}" '
@@ -110,7 +123,8 @@ def _fit_section(sheet: Sheet, knobs: Knobs) -> str:
         f'<label class="mx-knob" title="Each has a KV cache of its own"><span>Conversations at once</span>'
         f'<select data-knob="sequences">{runs}</select></label>'
         f'<label class="mx-knob mx-only-gguf" title="A shorter number format takes less memory"><span>KV cache</span>'
-        f'<select data-knob="kv_type">{options}</select></label></div>{quantised}</section>'
+        f'<select data-knob="kv_type">{options}</select></label></div><div class="mx-plan" data-plan></div>'
+        f"{quantised}</section>"
     )
 
 
@@ -127,21 +141,23 @@ def context_steps(limit: int) -> list[int]:
     return sorted({step for step in steps if step < limit} | {limit})
 
 
-def plan_html(
-    plan: MemoryPlan, verdict: Verdict, longest: int, target: Target, *, pending: bool = False, note: str = ""
-) -> str:
-    """Does it fit: the answer, the stack against the machine's line, where each term comes from, what would help.
+def answer_html(plan: MemoryPlan, verdict: Verdict, target: Target) -> str:
+    """Does it fit: the answer, and the stack against the machine's line. Of the same height whatever it says."""
+    words = {"fits": "Fits", "tight": "Tight", "no": "Does not fit"}[verdict.level]
+    return (
+        f'<div class="mx-answer mx-{verdict.level}"><b>{words}</b><span>{escape(verdict.reason)}</span></div>'
+        f"{stack_html(plan, target)}"
+    )
+
+
+def plan_html(plan: MemoryPlan, verdict: Verdict, longest: int, *, pending: bool = False, note: str = "") -> str:
+    """Why: where each term comes from, the longest context that fits, what would help.
 
     `pending`: an exact one is on its way. `note`: why there is none.
     """
     training = plan.request.training is not None
     notes = [*plan.notes, *([note] if note else [])]
-    words = {"fits": "Fits", "tight": "Tight", "no": "Does not fit"}[verdict.level]
-    return (
-        f'<div class="mx-answer mx-{verdict.level}"><b>{words}</b><span>{escape(verdict.reason)}</span></div>'
-        f"{stack_html(plan, target)}{_terms(plan, pending)}"
-        f"{'' if training else _longest(longest, plan)}{_helps(verdict)}{_notes(notes)}"
-    )
+    return f"{_terms(plan, pending)}{'' if training else _longest(longest, plan)}{_helps(verdict)}{_notes(notes)}"
 
 
 def stack_html(plan: MemoryPlan, target: Target) -> str:
@@ -173,7 +189,7 @@ def _terms(plan: MemoryPlan, pending: bool) -> str:
     asking = ' <span class="mx-asking" role="status">asking llama.cpp</span>' if pending else ""
     return (
         f'<table class="mx-terms"><tbody>{rows}</tbody><tfoot><tr><th scope="row">Total{asking}</th>'
-        f"<td>{size(plan.total)}</td><td></td><td></td></tr></tfoot></table>"
+        f'<td>{size(plan.total)}</td><td></td><td class="mx-source"></td></tr></tfoot></table>'
     )
 
 
@@ -205,14 +221,13 @@ def _notes(notes: Sequence[str]) -> str:
 
 def _offers(sheet: Sheet, chosen: str, levels: Mapping[str, str], best: str) -> str:
     rows = "".join(
-        _offer(offer, offer.label == chosen, levels[offer.label], offer.label == best) for offer in sheet.offers
+        _offer(offer, offer.label == chosen, levels[offer.label], offer.label == best and len(sheet.offers) > 1)
+        for offer in sheet.offers
     )
     return (
         '<section><h3>Files to choose from</h3><table class="mx-offers"><thead><tr><th scope="col">Which</th>'
         '<th scope="col">Download</th><th scope="col">Memory</th><th scope="col">Verdict</th></tr></thead>'
-        f'<tbody>{rows}</tbody></table><div class="mx-act" data-act-place>'
-        f'<button type="button" class="mx-primary" data-do="download">Download</button>'
-        f'<button type="button" data-do="chat">Chat with it</button><div data-download></div></div></section>'
+        f"<tbody>{rows}</tbody></table></section>"
     )
 
 

@@ -168,7 +168,8 @@ def _board(rated: Ratings, snapshot: Snapshot) -> str:
     return (
         '<table class="mx-ratings"><thead><tr><th scope="col">Rank</th><th scope="col">Model</th>'
         '<th scope="col">Score</th>'
-        f'<th scope="col" class="mx-axis"><span>{low:.0f}</span><span>95 % interval</span><span>{high:.0f}</span></th>'
+        f'<th scope="col" class="mx-axis"><div class="mx-axis-ends"><span>{low:.0f}</span><span>95 % interval</span>'
+        f"<span>{high:.0f}</span></div></th>"
         f'<th scope="col">Votes</th></tr></thead><tbody>{rows}</tbody></table>'
     )
 

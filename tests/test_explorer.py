@@ -110,6 +110,15 @@ def test_the_page_of_a_model(explorer: Explorer) -> None:
     assert "5.0 GB" in shown and "8.7 GB" in shown and "recommended" in shown and "Layers 36" in shown
 
 
+def test_an_encoder_is_for_fine_tuning_and_all_else_for_chatting(hub: FakeHub, explorer: Explorer) -> None:
+    files = {"model.safetensors": b"x", "config.json": b'{"model_type": "distilbert", "dim": 768, "n_layers": 6}'}
+    facts = {"library_name": "transformers", "safetensors": {"parameters": {"F32": 66_362_880}, "total": 66_362_880}}
+    hub.repos["o/encoder"] = Repo(files, facts=facts)
+    encoder, other = (explorer.model({"name": name})["html"] for name in ("o/encoder", "o/eight-GGUF"))
+    assert "Fine-tune it" in encoder and "Chat with it" not in encoder
+    assert "Chat with it" in other and "Fine-tune it" not in other
+
+
 def test_a_card_runs_nothing_and_loads_nothing(explorer: Explorer) -> None:
     html = explorer.card({"name": "o/eight-GGUF"})["html"]
     assert "<img" not in html and "onerror" not in html
@@ -120,7 +129,7 @@ def test_the_plan_follows_the_knobs(explorer: Explorer) -> None:
     asked = {"name": "o/eight-GGUF", "label": "Q4_K_M", "machine": "GeForce RTX 3060"}
     short, long = (explorer.plan({**asked, "context": context}) for context in (4096, 40_960))
     packed = explorer.plan({**asked, "context": 40_960, "kv_type": "q8_0"})
-    assert "Fits" in text(short["html"]) and "formula" in text(short["html"])
+    assert "Fits" in text(short["answer"]) and "formula" in text(short["html"])
     totals = [float(answer["totals"]["Q4_K_M"].split()[0]) for answer in (short, packed, long)]
     assert totals == sorted(totals) and totals[0] < totals[2]
 
