@@ -39,6 +39,8 @@ class FakeHub:
     stall: threading.Event | None = None  # files stop half-way until it is set
     corrupt: bool = False  # large files arrive with one byte changed
     ranges: bool = True  # whether Range is understood
+    shift: int = 0  # bytes by which the part that is sent lies behind the one that was asked for
+    redirects: bool = True  # whether large files lie on another host
     stall_after: int = 0  # bytes of an answer after which it stops; 0: half of it
     claimed_size: int = 0  # what the Hub lists as the size of large files, where that is not true
     expire_after: int = 0  # answers that the address behind a redirect gives before it must be asked for again
@@ -177,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Small files at once; large ones lie on another host, which must not see the token."""
         if (fault := self.hub.repos[name].fault) and file != "README.md":
             return self._refuse(*FAULTS[fault])
-        if not file.endswith(LARGE):
+        if not file.endswith(LARGE) or not self.hub.redirects:
             return self._content(name, file)
         self.hub.fresh = self.hub.expire_after
         elsewhere = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/cdn/{name}/{file}"
@@ -188,7 +190,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.corrupt and file.endswith(LARGE):
             content = bytes([content[0] ^ 1]) + content[1:]
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.hub.ranges else None
-        start, end = (int(asked[1]), int(asked[2] or len(content) - 1) + 1) if asked else (0, len(content))
+        shift = self.hub.shift
+        start, end = (shift + int(asked[1]), int(asked[2] or len(content) - 1) + 1) if asked else (0, len(content))
         end = min(end, len(content))
         said = f"bytes {start}-{end - 1}/{len(content)}" if asked else ""
         length = {"Content-Length": str(end - start), "Content-Range": said, "X-Repo-Commit": COMMIT}

@@ -61,9 +61,12 @@ def part(path: str, settings: Settings, start: int, length: int, *, about: str, 
     """
     wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
     with _asked(path, settings, about, revision, (), wanted) as response:
-        whole = response.status_code == 200
-        found = _read(response, start + length, cut=True) if whole else _read(response, length)
-        return found[start:] if whole else found
+        if response.status_code == 200:
+            return _read(response, start + length, cut=True)[start:]
+        if not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+            message = f"The Hub's answer is another part of {path.rpartition('/')[2]} than was asked for."
+            raise DownloadFailed(message, hint="Try again; a proxy between here and the Hub may be at fault.")
+        return _read(response, length)
 
 
 def get_json(path: str, settings: Settings, **options: Any) -> tuple[Any, Mapping[str, str]]:
