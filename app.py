@@ -79,7 +79,7 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         max_file_size="20mb",
         state_session_capacity=200,
         theme=theme(),
-        css_paths=[ASSETS / f"{name}.css" for name in ("style", "explorer", "finetune", "system")],
+        css_paths=[ASSETS / f"{name}.css" for name in ("style", "conversations", "explorer", "finetune", "system")],
         head_paths=[ASSETS / "head.html"],
         app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
     )

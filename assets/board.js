@@ -5,6 +5,7 @@ const strip = element.querySelector(".mm-strip");
 const picker = element.querySelector(".mm-picker");
 const field = picker.querySelector("input");
 const options = picker.querySelector(".mm-options");
+const problem = element.querySelector(".mm-problem");
 const blueprint = element.querySelector(".mm-column-template");
 let picking = null; // key of the column whose model is being chosen
 let entries = [];
@@ -104,7 +105,50 @@ function show(state) {
   root.mmRunning = state.running ? "1" : "0";
   document.getElementById("mm-add").disabled = state.full;
   root.mmEmpty = state.empty ? "1" : "0";
+  root.mmRevision = state.revision;
+  window.mmShowing(state.chat);
+  document.getElementById("mm-undo").disabled = !state.undo;
+  problem.hidden = !state.problem;
+  if (problem.textContent !== state.problem) problem.textContent = state.problem;
 }
+
+// --- editing a prompt in its place
+
+function edit(button) {
+  const turn = button.closest(".mm-turn");
+  const prompt = turn.querySelector(".mm-prompt");
+  const form = element.querySelector(".mm-edit-template").content.firstElementChild.cloneNode(true);
+  const text = form.querySelector("textarea");
+  text.value = prompt.textContent;
+  form.dataset.turn = button.dataset.edit;
+  turn.querySelector(".mm-asked").replaceWith(form);
+  text.style.height = `${Math.min(text.scrollHeight + 2, 320)}px`;
+  text.focus();
+  text.setSelectionRange(text.value.length, text.value.length);
+}
+
+function leaveEdit(turn) {
+  turn.mmHTML = null;
+  show(props.value);
+}
+
+function sendEdit(form, everywhere) {
+  const turn = form.closest(".mm-turn");
+  const event = { op: "edit", key: form.closest(".mm-column").dataset.key, turn: Number(form.dataset.turn) };
+  if (form.querySelector("textarea").value.trim())
+    trigger("act", { ...event, prompt: form.querySelector("textarea").value, everywhere });
+  leaveEdit(turn);
+}
+
+element.addEventListener("keydown", (event) => {
+  const form = event.target.closest(".mm-edit");
+  if (!form) return;
+  if (event.key === "Escape") leaveEdit(form.closest(".mm-turn"));
+  else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) sendEdit(form, false);
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+});
 
 // --- choosing a model
 
@@ -235,7 +279,29 @@ element.addEventListener("click", (event) => {
   else if (button.dataset.model) choose(button.dataset.model);
   else if (button.dataset.goto)
     columns.querySelector(`[data-key="${button.dataset.goto}"]`).scrollIntoView({ inline: "start", block: "nearest" });
-  else if (button.dataset.act) trigger("act", { op: button.dataset.act, key: column.dataset.key });
+  else if (button.dataset.edit) edit(button);
+  else if (button.dataset.send) sendEdit(button.closest(".mm-edit"), button.dataset.send === "all");
+  else if (button.dataset.cancel) leaveEdit(button.closest(".mm-turn"));
+  else if (button.dataset.act) {
+    const turn = button.dataset.turn ? { turn: Number(button.dataset.turn) } : {};
+    button.closest("details")?.removeAttribute("open");
+    trigger("act", { op: button.dataset.act, key: column.dataset.key, ...turn });
+  }
+});
+element.addEventListener("toggle", ({ target: menu }) => {
+  if (!menu.matches(".mm-menu[open]")) return;
+  const above = menu.getBoundingClientRect().top - menu.closest(".mm-body").getBoundingClientRect().top;
+  menu.classList.toggle("mm-down", above < menu.querySelector("div").offsetHeight + 8);
+}, true);
+document.addEventListener("pointerdown", (event) => {
+  for (const menu of element.querySelectorAll(".mm-menu[open]"))
+    if (!menu.contains(event.target)) menu.removeAttribute("open");
+});
+element.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && event.target.closest(".mm-menu[open]");
+  if (!menu) return;
+  menu.removeAttribute("open");
+  menu.querySelector("summary").focus();
 });
 columns.addEventListener("scroll", () => requestAnimationFrame(markStrip), { passive: true });
 

@@ -1,42 +1,41 @@
 """A comparison: up to four columns, each a model with a conversation of its own, and one prompt for all.
 
 The board belongs to the server. No column ever sees another's answers: what a model is sent is made by `conversation`
-from that column's turns alone.
+from the turns that column shows. Turns are only ever added; what a board shows of them is its state.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from threading import RLock
+from typing import Protocol
 
+from .conversation import MAX_COLUMNS, Conversation, Entry, Lane, Options, State, Tree, Turn, cut, now, title_of
 from .engine import Engine
-from .errors import BadRequest
+from .errors import BadRequest, MultimodelError
 from .modifiers import forced
 from .runs import Run
+from .store import Store
 from .types import Message, ModelId, ModelSpec, PromptSize, SamplingParams, Snapshot
 
-MAX_COLUMNS = 4
+__all__ = ["BOARDS", "CONTINUED", "MAX_COLUMNS", "Board", "Boards", "Column", "Options", "Turn", "conversation"]
+
 BOARDS = 200
-"""How many boards the server keeps; the one unused for longest leaves first."""
+"""How many boards the server has in memory; the one unused for longest leaves first."""
 
+UNDO = 100  # states that a board remembers
+SECRET = re.compile(r"[\w-]{43}")
+CHAT = re.compile(r"[0-9a-f]{16}")
+CONTINUED = frozenset({"interrupted", "stopped", "incomplete", "length", "error"})
+"""Finish reasons of an answer that can be gone on with."""
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a column asks its model."""
-
-    params: SamplingParams = SamplingParams()
-    system: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One prompt and its answer."""
-
-    prompt: str
-    answer: Snapshot
+GO_ON = "Go on exactly where your last answer broke off. Do not repeat anything of it."
+ASKED_TO_GO_ON = "This service cannot continue a text: the model was sent its answer so far and asked to go on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,16 @@ class Column:
     cursor: int = 0  # counts what changed in `live`
 
 
+class Keeper(Protocol):
+    """What writes a board down."""
+
+    def state(self, state: State) -> None:
+        """The board after an action."""
+
+    def asked(self, turn: Turn, run: Run, title: str) -> None:
+        """A turn whose answer is being made."""
+
+
 def conversation(system: str, turns: Sequence[Turn], prompt: str) -> list[Message]:
     """What a model is sent: the system prompt, the turns that were answered, the new prompt.
 
@@ -65,23 +74,61 @@ def conversation(system: str, turns: Sequence[Turn], prompt: str) -> list[Messag
 
 
 class Board:
-    """The columns of one visitor."""
+    """The columns of one conversation of a visitor."""
 
-    def __init__(self, engine: Engine, models: Sequence[ModelId], shared: Options = Options()) -> None:
-        self.id = secrets.token_urlsafe(32)
-        self.shared = shared
+    def __init__(
+        self,
+        engine: Engine,
+        models: Sequence[ModelId] = (),
+        shared: Options = Options(),
+        *,
+        id: str = "",
+        keeper: Keeper | None = None,
+        kept: Conversation | None = None,
+    ) -> None:
+        """`kept`: what was written down of it, in place of `models` and `shared`."""
+        self.id = id or secrets.token_urlsafe(32)
         self._engine = engine
+        self._keeper = keeper
         self._lock = RLock()  # between this visitor's events, which Gradio runs in threads
-        self._columns = [Column(_key(), model) for model in models[:MAX_COLUMNS]]
-        self._runs: dict[str, Run] = {}
+        lanes = tuple(Lane(_key(), model) for model in models[:MAX_COLUMNS])
+        states = kept.states if kept else (State(0, lanes, shared),)
+        self._states = {state.revision: state for state in states}
+        self._state = states[-1]
+        self._tree = Tree(kept.turns if kept else ())
+        self._runs: dict[int, Run] = {}  # by the ids of the turns they answer
 
     # what it shows
+
+    @property
+    def shared(self) -> Options:
+        """The options of columns that have none of their own."""
+        return self._state.shared
+
+    @property
+    def revision(self) -> int:
+        """Counts the actions of people."""
+        return self._state.revision
+
+    @property
+    def chat(self) -> str:
+        """The name of its conversation among the visitor's."""
+        return self.id.partition(".")[2]
+
+    def problem(self) -> MultimodelError | None:
+        """Why what happens here is not kept; None when it is."""
+        return self._engine.store.problem if self._keeper else None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever asked here."""
+        return not self._tree.turns
 
     def columns(self) -> tuple[Column, ...]:
         """The columns as they stand, with the answers that are on their way."""
         with self._lock:
             self._settle()
-            return tuple(self._with_live(column) for column in self._columns)
+            return tuple(map(self._column, self._state.lanes))
 
     def active(self) -> bool:
         """Whether any column is still answering."""
@@ -90,7 +137,8 @@ class Board:
     def spoken(self) -> frozenset[str]:
         """The columns whose running answer has begun to be visible."""
         with self._lock:
-            return frozenset(key for key, run in self._runs.items() if run.newest.snapshot.text)
+            spoken = {id for id, run in self._runs.items() if run.newest.snapshot.text}
+            return frozenset(lane.key for lane in self._state.lanes if lane.head in spoken)
 
     def all_spoken(self) -> bool:
         """Whether every running answer has begun to be visible."""
@@ -100,6 +148,21 @@ class Board:
     def options(self, column: Column) -> Options:
         """The options a column asks with."""
         return column.own or self.shared
+
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back."""
+        return self._state.previous in self._states
+
+    def moved_on(self, seen: int | None) -> bool:
+        """Whether any conversation has gone on since the revision that a page shows."""
+        return any(self._seen_head(lane, seen) != lane.head for lane in self._state.lanes)
+
+    def kept(self) -> Conversation:
+        """Everything there is, as it can be written down; answers on their way as far as they have come."""
+        with self._lock:
+            self._settle()
+            turns = tuple(self._settled(turn) for turn in self._tree.turns)
+            return Conversation(self._title(), turns[0].at if turns else now(), (self._state,), turns)
 
     def watch(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener`, from other threads, whenever a running answer changes; returns the function that ends it."""
@@ -112,83 +175,139 @@ class Board:
 
         return unwatch
 
-    # what a person does
+    # what a person does with a prompt
 
-    def send(self, prompt: str) -> bool:
-        """Ask every column; nothing happens for an empty prompt. Raises BadRequest while answers are on their way."""
+    def send(self, prompt: str, *, seen: int | None = None) -> bool:
+        """Ask every column; nothing happens for an empty prompt. Raises BadRequest while answers are on their way.
+
+        `seen`: the revision that the person saw. What another page has asked since then stays, as another version.
+        """
         with self._lock:
             if not prompt.strip():
                 return False
             self._refuse_while_active()
-            for column in self._columns:
-                self._ask(column, prompt)
+            self._step(self._ask(lane, prompt, self._seen_head(lane, seen)) for lane in self._state.lanes)
             return True
 
-    def regenerate(self, key: str, *, anyway: bool = False) -> None:
-        """Ask the last prompt of one column again; the other columns are not touched.
+    def regenerate(self, key: str, turn: int | None = None, *, everywhere: bool = False, anyway: bool = False) -> None:
+        """Ask a prompt of one column again, the last one where `turn` is None; what was answered stays as a version.
 
-        `anyway`: its model is to be loaded even where the memory plan says that it does not fit.
+        `everywhere`: in every column that was asked it at the same place. `anyway`: the model is to be loaded even
+        where the memory plan says that it does not fit.
         """
         with self._lock:
             self._settle()
-            column = self._find(key)
-            if key not in self._runs and column.turns:
-                self._replace(replace(column, turns=column.turns[:-1]))
-                self._ask(self._find(key), column.turns[-1].prompt, anyway=anyway)
+            if found := self._shown(key, turn):
+                self._again(key, found, found.prompt, everywhere, anyway)
+
+    def edit(self, key: str, turn: int, prompt: str, *, everywhere: bool = False) -> None:
+        """Ask another prompt in the place of one; the old one stays as a version. `everywhere` as in `regenerate`."""
+        with self._lock:
+            self._settle()
+            if prompt.strip() and (found := self._shown(key, turn)):
+                self._again(key, found, prompt, everywhere)
+
+    def resume(self, key: str) -> None:
+        """Go on with the last answer of a column, which was cut short; what there was stays as a version."""
+        with self._lock:
+            self._settle()
+            lane = self._lane(key)
+            if lane.head is None or lane.head in self._runs:
+                return
+            last = self._tree[lane.head]
+            if last.answer.finish_reason in CONTINUED and last.answer.text:
+                self._step(self._resumed(other, last) if other is lane else other for other in self._state.lanes)
 
     def stop(self, key: str | None = None) -> None:
         """Stop one column, or all; the text so far stays."""
         with self._lock:
-            for name, run in self._runs.items():
-                if key in (None, name):
-                    run.stop()
+            for lane in self._state.lanes:
+                if key in (None, lane.key) and lane.head in self._runs:
+                    self._runs[lane.head].stop()
+
+    # what a person does with what was said
+
+    def walk(self, key: str, turn: int) -> None:
+        """Show another version in a column, and what followed it."""
+        with self._lock:
+            self._settle()
+            if turn in self._tree and self._lane(key).head not in self._runs:
+                self._change(key, head=self._tree.leaf(turn, key))
+
+    def continue_all(self, key: str, turn: int) -> None:
+        """Let every column go on from this answer of one of them. Raises BadRequest while answers are on their way."""
+        with self._lock:
+            self._refuse_while_active()
+            if self._shown(key, turn):
+                self._step(replace(lane, head=turn) for lane in self._state.lanes)
+
+    def undo(self) -> None:
+        """Take back the last step; answers that are then not shown any more are stopped."""
+        with self._lock:
+            self._settle()
+            if before := self._states.get(-1 if self._state.previous is None else self._state.previous):
+                self._commit(replace(before, revision=self.revision + 1))
+
+    def branch(self, key: str, turn: int) -> Conversation:
+        """The conversation up to this turn, and in the other columns as far, as one of its own."""
+        with self._lock:
+            self._settle()
+            depth = len(self._tree.path(turn))
+            heads = {lane.key: [t.id for t in self._path(lane)[:depth]] for lane in self._state.lanes}
+            heads[key] = [turn]
+            lanes = tuple(replace(lane, head=([None, *heads[lane.key]])[-1]) for lane in self._state.lanes)
+            turns = tuple(self._settled(t) for t in cut(self._tree.turns, (lane.head for lane in lanes)))
+            return Conversation(self._title(), now(), (State(1, lanes, self.shared),), turns)
 
     def clear(self, key: str | None = None) -> None:
         """Empty one conversation, or all; models and options stay."""
         with self._lock:
-            self.stop(key)
             self._settle()
-            self._columns = [replace(c, turns=()) if key in (None, c.key) else c for c in self._columns]
+            self._step(replace(lane, head=None) if key in (None, lane.key) else lane for lane in self._state.lanes)
+
+    # what a person does with the columns
 
     def add(self, model: ModelId) -> None:
         """One more column, up to four; answers in the others go on."""
         with self._lock:
-            if len(self._columns) < MAX_COLUMNS:
-                self._columns.append(Column(_key(), model))
+            if len(self._state.lanes) < MAX_COLUMNS:
+                self._step((*self._state.lanes, Lane(_key(), model)))
 
     def remove(self, key: str) -> None:
         """Take a column away; the last one stays."""
         with self._lock:
-            if len(self._columns) > 1:
-                self.stop(key)
-                self._runs.pop(key, None)
-                self._columns = [column for column in self._columns if column.key != key]
+            if len(self._state.lanes) > 1:
+                self._settle()
+                self._step(lane for lane in self._state.lanes if lane.key != key)
 
     def move(self, key: str, by: int) -> None:
         """Move a column `by` places to the right (negative: to the left), as far as there are places."""
         with self._lock:
-            column = self._find(key)
-            at = self._columns.index(column)
-            self._columns.remove(column)
-            self._columns.insert(max(0, at + by), column)
+            lanes = list(self._state.lanes)
+            lane = self._lane(key)
+            at = lanes.index(lane)
+            lanes.remove(lane)
+            lanes.insert(max(0, at + by), lane)
+            self._step(lanes)
 
     def choose(self, key: str, model: ModelId) -> None:
         """Change the model of a column; it takes over the conversation so far."""
         with self._lock:
-            self._replace(replace(self._find(key), model=model))
+            self._change(key, model=model)
 
     def set_options(self, options: Options, key: str | None = None) -> None:
-        """Set a column's own options, or without a key the shared ones."""
+        """Set a column's own options, or without a key the shared ones. Not a step that undo takes back."""
         with self._lock:
+            state = self._state
             if key is None:
-                self.shared = options
+                self._commit(replace(state, revision=state.revision + 1, shared=options))
             else:
-                self._replace(replace(self._find(key), own=options))
+                self._set_own(key, options)
 
     def share(self, key: str) -> None:
         """Let a column follow the shared options again."""
         with self._lock:
-            self._replace(replace(self._find(key), own=None))
+            self._set_own(key, None)
 
     def measure(self, prompt: str) -> list[tuple[Column, PromptSize]]:
         """The size of the next prompt for each column that can tell."""
@@ -199,29 +318,50 @@ class Board:
                 sizes.append((column, size))
         return sizes
 
-    # what stands behind it
+    # asking
 
-    def _ask(self, column: Column, prompt: str, *, anyway: bool = False) -> None:
-        options = self.options(column)
-        messages = conversation(options.system, column.turns, prompt)
-        self._replace(replace(column, asked=prompt))
-        spec = ModelSpec(column.model)
-        self._runs[column.key] = self._engine.start(forced(spec) if anyway else spec, messages, options.params)
+    def _again(self, key: str, found: Turn, prompt: str, everywhere: bool, anyway: bool = False) -> None:
+        """Ask in the place of a turn, where nothing is being answered."""
+        depth = len(self._tree.path(found.id))
+        places = {key: found}
+        if everywhere:
+            for lane in self._state.lanes:
+                path = self._path(lane)
+                if len(path) >= depth and path[depth - 1].prompt == found.prompt:
+                    places.setdefault(lane.key, path[depth - 1])
+        self._step(
+            self._ask(lane, prompt, places[lane.key].parent, anyway=anyway)
+            if lane.key in places and lane.head not in self._runs
+            else lane
+            for lane in self._state.lanes
+        )
 
-    def _settle(self) -> None:
-        """Move answers that have ended from their runs into the conversations."""
-        for key, run in tuple(self._runs.items()):
-            if not run.active:
-                column = self._find(key)
-                turn = Turn(column.asked, run.newest.snapshot)
-                self._replace(replace(column, turns=(*column.turns, turn), asked=""))
-                del self._runs[key]
+    def _ask(self, lane: Lane, prompt: str, parent: int | None, *, anyway: bool = False) -> Lane:
+        options = lane.own or self.shared
+        messages = conversation(options.system, self._tree.path(parent), prompt)
+        spec = ModelSpec(lane.model)
+        run = self._engine.start(forced(spec) if anyway else spec, messages, options.params)
+        return self._asked(lane, prompt, parent, options, run)
 
-    def _with_live(self, column: Column) -> Column:
-        if not (run := self._runs.get(column.key)):
-            return column
-        newest = run.newest
-        return replace(column, live=newest.snapshot, cursor=newest.cursor)
+    def _resumed(self, lane: Lane, last: Turn) -> Lane:
+        """Ask for the rest of an answer: of the text itself where the backend can, else in words."""
+        options, before = lane.own or self.shared, replace(last.answer, error=None)
+        messages = conversation(options.system, self._tree.path(last.parent), last.prompt)
+        messages.append(Message("assistant", before.text))
+        capabilities = self._engine.capabilities(lane.model)
+        if not (capabilities and capabilities.prefill):
+            messages.append(Message("user", GO_ON))
+            before = replace(before, notes=(*before.notes, ASKED_TO_GO_ON))
+        run = self._engine.start(lane.model, messages, options.params, before=before)
+        return self._asked(lane, last.prompt, last.parent, options, run)
+
+    def _asked(self, lane: Lane, prompt: str, parent: int | None, options: Options, run: Run) -> Lane:
+        turn = Turn(prompt, run.newest.snapshot, self._tree.next, parent, lane.key, now(), options)
+        self._tree.add(turn)
+        self._runs[turn.id] = run
+        if self._keeper:
+            self._keeper.asked(turn, run, self._title())
+        return replace(lane, head=turn.id)
 
     def _refuse_while_active(self) -> None:
         self._settle()
@@ -230,11 +370,74 @@ class Board:
             who = "One column is" if count == 1 else f"{count} columns are"
             raise BadRequest(f"{who} still answering.", hint="Wait for the end, or press Stop all.")
 
-    def _find(self, key: str) -> Column:
-        return next(column for column in self._columns if column.key == key)
+    def _settle(self) -> None:
+        """Take answers that have ended from their runs into the tree."""
+        for id, run in tuple(self._runs.items()):
+            if not run.active:
+                self._tree.add(replace(self._tree[id], answer=run.newest.snapshot))
+                del self._runs[id]
 
-    def _replace(self, column: Column) -> None:
-        self._columns = [column if c.key == column.key else c for c in self._columns]
+    # states
+
+    def _step(self, lanes: Iterable[Lane]) -> None:
+        """A change of the columns that undo can take back."""
+        new = tuple(lanes)
+        if new != self._state.lanes:
+            self._commit(State(self.revision + 1, new, self.shared, previous=self.revision))
+
+    def _change(self, key: str, **fields: object) -> None:
+        new = replace(self._lane(key), **fields)  # type: ignore[arg-type]
+        self._step(new if lane.key == key else lane for lane in self._state.lanes)
+
+    def _set_own(self, key: str, own: Options | None) -> None:
+        lanes = tuple(replace(lane, own=own) if lane.key == key else lane for lane in self._state.lanes)
+        self._commit(replace(self._state, revision=self.revision + 1, lanes=lanes))
+
+    def _commit(self, state: State) -> None:
+        self._state = self._states[state.revision] = state
+        self._states.pop(state.revision - UNDO, None)
+        if self._keeper:
+            self._keeper.state(state)
+        shown = {lane.head for lane in state.lanes}
+        for id, run in self._runs.items():
+            if id not in shown:
+                run.stop()
+
+    def _seen_head(self, lane: Lane, seen: int | None) -> int | None:
+        """Where a column stood at a revision; where it stands now if that is not known."""
+        then = self._states.get(self.revision if seen is None else seen)
+        before = then.lane(lane.key) if then else None
+        return before.head if before else lane.head
+
+    def _lane(self, key: str) -> Lane:
+        return next(lane for lane in self._state.lanes if lane.key == key)
+
+    def _path(self, lane: Lane) -> tuple[Turn, ...]:
+        return self._tree.path(lane.head)
+
+    def _shown(self, key: str, turn: int | None) -> Turn | None:
+        """A turn that a column shows, the last one for None, unless that column is answering."""
+        lane = self._lane(key)
+        if lane.head is None or lane.head in self._runs:
+            return None
+        return next((t for t in reversed(self._path(lane)) if turn in (None, t.id)), None)
+
+    def _settled(self, turn: Turn) -> Turn:
+        """A turn as it can be written down: an answer on its way is one that was interrupted."""
+        if turn.id not in self._runs:
+            return turn
+        said = replace(self._runs[turn.id].newest.snapshot, finish_reason="interrupted", stage=None)
+        return replace(turn, answer=said)
+
+    def _title(self) -> str:
+        return title_of(self._tree.turns[0].prompt) if self._tree.turns else ""
+
+    def _column(self, lane: Lane) -> Column:
+        turns, run = self._path(lane), None if lane.head is None else self._runs.get(lane.head)
+        if not run:
+            return Column(lane.key, lane.model, turns, lane.own)
+        newest = run.newest
+        return Column(lane.key, lane.model, turns[:-1], lane.own, turns[-1].prompt, newest.snapshot, newest.cursor)
 
 
 def _key() -> str:
@@ -242,7 +445,11 @@ def _key() -> str:
 
 
 class Boards:
-    """The boards of all visitors, found again by their ids."""
+    """The boards of all visitors.
+
+    A page holds the address of its board, `SECRET.CHAT`: the secret is the browser's and opens all conversations of
+    its visitor, and only those. What is kept of it is a hash.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -250,20 +457,97 @@ class Boards:
         self._boards: OrderedDict[str, Board] = OrderedDict()
 
     def get(self, id: str | None) -> Board:
-        """The board of that id; a new one for an id the server does not know."""
+        """The board of that address; a new one for an address the server does not know."""
+        secret, chat = _parts(id)
         with self._lock:
-            if not (id and id in self._boards):
-                return self._create()
-            self._boards.move_to_end(id)
-            return self._boards[id]
+            if chat and (board := self._known(secret, chat)):
+                return board
+            free = bool(chat) and not self.store.known(chat)
+            return self._new(secret, chat if free else _chat())
 
-    def _create(self) -> Board:
-        chat = self._engine.settings.chat
-        params = SamplingParams(temperature=chat.temperature, max_tokens=chat.max_tokens)
-        models = [ModelId.parse(text) for text in chat.columns]
-        board = Board(self._engine, models, Options(params, chat.system_prompt))
+    def fresh(self, id: str) -> Board:
+        """A board on which nothing was asked, with the columns and options of this one."""
+        with self._lock:
+            board = self.get(id)
+            if board.empty:
+                return board
+            secret, _ = _parts(board.id)
+            return self._new(secret, _chat(), board)
+
+    def open(self, id: str, chat: str) -> Board:
+        """Another conversation of the same visitor; the one at hand where there is none of that name."""
+        secret, _ = _parts(id)
+        with self._lock:
+            found = self._known(secret, chat) if CHAT.fullmatch(chat) else None
+            return found or self.get(id)
+
+    def keep(self, id: str, conversation: Conversation) -> Board:
+        """A conversation from elsewhere, as one of this visitor. Raises NotKept."""
+        secret, _ = _parts(self.get(id).id)
+        chat = _chat()
+        self.store.save(_owner(secret), chat, conversation, {})
+        return self.open(f"{secret}.{chat}", chat)
+
+    def entries(self, id: str, words: str = "") -> list[Entry]:
+        """The visitor's conversations, or those in which the words occur."""
+        owner = self.owner(id)
+        return self.store.find(owner, words) if words.strip() else self.store.entries(owner)
+
+    @property
+    def store(self) -> Store:
+        """Where they are written down."""
+        return self._engine.store
+
+    def owner(self, id: str) -> str:
+        """Under what the store keeps this visitor's conversations."""
+        return _owner(_parts(id)[0])
+
+    def _known(self, secret: str, chat: str) -> Board | None:
+        address = f"{secret}.{chat}"
+        if address in self._boards:
+            self._boards.move_to_end(address)
+            return self._boards[address]
+        kept = self.store.read(_owner(secret), chat)
+        if not (kept and kept.states):
+            return None
+        return self._add(Board(self._engine, id=address, keeper=self.store.record(_owner(secret), chat), kept=kept))
+
+    def _new(self, secret: str, chat: str, like: Board | None = None) -> Board:
+        models, shared = _defaults(self._engine)
+        if like:
+            models, shared = [column.model for column in like.columns()], like.shared
+        keeper = self.store.record(_owner(secret), chat)
+        board = self._add(Board(self._engine, models, shared, id=f"{secret}.{chat}", keeper=keeper))
+        for new, old in zip(board.columns(), like.columns() if like else (), strict=False):
+            if old.own:
+                board.set_options(old.own, new.key)
+        return board
+
+    def _add(self, board: Board) -> Board:
         self._boards[board.id] = board
         if len(self._boards) > BOARDS:
-            _, oldest = self._boards.popitem(last=False)
-            oldest.stop()
+            idle = next((id for id, other in self._boards.items() if not other.active()), next(iter(self._boards)))
+            self._boards.pop(idle).stop()
         return board
+
+
+def _parts(id: str | None) -> tuple[str, str]:
+    """The secret and the conversation of an address; a new secret, and "", where it holds none that is one of ours."""
+    secret, _, chat = (id or "").partition(".")
+    if not SECRET.fullmatch(secret):
+        return secrets.token_urlsafe(32), ""
+    return secret, chat if CHAT.fullmatch(chat) else ""
+
+
+def _owner(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def _chat() -> str:
+    return secrets.token_hex(8)
+
+
+def _defaults(engine: Engine) -> tuple[list[ModelId], Options]:
+    chat = engine.settings.chat
+    params = SamplingParams(temperature=chat.temperature, max_tokens=chat.max_tokens)
+    return [ModelId.parse(text) for text in chat.columns], Options(params, chat.system_prompt)

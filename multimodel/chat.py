@@ -28,7 +28,7 @@ def ask(
 
     While nothing is new the same snapshot is yielded again, at least every quarter of a second: a chance to close.
     """
-    now = Snapshot(backend.model, "", Timing(clock()))
+    now = Snapshot(backend.model, "", Timing(clock()), params=params.only(backend.capabilities.params))
     yield now
     try:
         with closing(stream_with_retries(backend, messages, params, policy, clock, sleep)) as chunks:
@@ -39,6 +39,26 @@ def ask(
             yield replace(now, finish_reason="incomplete", stage=None)
     except Exception as error:
         yield failed(now, error)
+
+
+def go_on(answer: Generator[Snapshot], before: Snapshot) -> Generator[Snapshot]:
+    """An answer that goes on from `before`: its snapshots hold both texts, and the figures of the new one."""
+    last = joined = None
+    with closing(answer):
+        for now in answer:
+            if now is not last:
+                last, joined = now, _joined(before, now)
+            yield joined  # type: ignore[misc]
+
+
+def _joined(before: Snapshot, now: Snapshot) -> Snapshot:
+    return replace(
+        now,
+        text=before.text + now.text,
+        reasoning=before.reasoning + now.reasoning,
+        notes=before.notes + now.notes,
+        logprobs=before.logprobs + now.logprobs,
+    )
 
 
 def failed(now: Snapshot, error: Exception) -> Snapshot:

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from . import registry
-from .chat import ask, refused
+from .chat import ask, go_on, refused
 from .errors import MultimodelError
 from .hardware import Device, Hardware, cores, gpu_possible, memory, probe, without_gpu
 from .pool import Pool
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .finetune.jobs import Jobs
     from .finetune.predict import Predictors
     from .memory.estimator import Estimator
+    from .store import Store
 
 Connect = Callable[[ModelSpec, Settings, Pool], Backend]
 Model = ModelId | ModelSpec
@@ -112,6 +113,12 @@ class Engine:
         estimator: Estimator = module.Estimator(self.settings, device=self.device)
         return estimator
 
+    @cached_property
+    def store(self) -> Store:
+        """The conversations that are kept."""
+        store: Store = import_module("multimodel.store").Store(self.settings.chat.data_dir)
+        return store
+
     def backend(self, model: Model) -> Backend:
         """The model, connected at most once however many ask. Raises ConfigError or LoadError."""
         spec = _spec(model)
@@ -136,9 +143,19 @@ class Engine:
             policy = RetryPolicy(attempts=self.settings.api.retries + 1)
             yield from ask(backend, messages, params, policy=policy)
 
-    def start(self, model: Model, messages: Sequence[Message], params: SamplingParams = SamplingParams()) -> Run:
-        """The same answer as a run of the server: it goes on whoever follows it."""
-        run = Run(self.ask(model, messages, params), Snapshot(_spec(model).id, "", Timing(time.perf_counter())))
+    def start(
+        self,
+        model: Model,
+        messages: Sequence[Message],
+        params: SamplingParams = SamplingParams(),
+        *,
+        before: Snapshot | None = None,
+    ) -> Run:
+        """The same answer as a run of the server: it goes on whoever follows it. `before`: a text that it continues."""
+        answer, first = self.ask(model, messages, params), Snapshot(_spec(model).id, "", Timing(time.perf_counter()))
+        if before:
+            answer, first = go_on(answer, before), replace(first, text=before.text, reasoning=before.reasoning)
+        run = Run(answer, first)
         with self._guard:
             self._runs = [other for other in self._runs if other.active] + [run]
         return run
@@ -175,7 +192,7 @@ class Engine:
         for spec in tuple(self._backends):
             self.unload(spec)
         self.pool.close()
-        for name in ("jobs", "predictors", "downloads", "estimator"):
+        for name in ("jobs", "predictors", "downloads", "estimator", "store"):
             if name in vars(self):
                 getattr(self, name).close()
 

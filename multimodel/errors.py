@@ -12,6 +12,10 @@
   x TrainingError               a training run did not reach its end
     - Diverged                  the loss is not a number any more
     - DiskFull                  no room for the next checkpoint or the model
+  x StoreError                  conversations cannot be kept or read
+    - NotKept                   the folder or disk does not take them: full, locked, not writable
+    - NewerDatabase             their file was written by a newer version of the app
+    - ForeignFile               a file to import is no conversation of ours, or is damaged
   x LoadError                   the model could not be brought into memory
     - ModelNotFound             no such repository, file or folder
     - GatedModel                the licence is not accepted, or the repository is private
@@ -78,6 +82,18 @@ class Diverged(TrainingError): ...
 
 
 class DiskFull(TrainingError): ...
+
+
+class StoreError(MultimodelError): ...
+
+
+class NotKept(StoreError): ...
+
+
+class NewerDatabase(StoreError): ...
+
+
+class ForeignFile(StoreError): ...
 
 
 class LoadError(MultimodelError): ...

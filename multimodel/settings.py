@@ -89,7 +89,7 @@ class ApiSettings(Group):
 
 
 class ChatSettings(Group):
-    """What a new chat starts with."""
+    """What a new chat starts with, and where all are kept."""
 
     columns: tuple[str, ...] = _env("MULTIMODEL_COLUMNS", default=("transformers:guide", "gguf:guide"))
     max_tokens: int = _env("MULTIMODEL_MAX_TOKENS", default=1024, ge=1)
@@ -97,6 +97,7 @@ class ChatSettings(Group):
     system_prompt: str = _env("MULTIMODEL_SYSTEM_PROMPT", default="")
 
     @field_validator("columns")
+    data_dir: Path = _env("MULTIMODEL_DATA_DIR", default=Path("user_data"))
     @classmethod
     def _are_models(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         if not columns:

@@ -10,11 +10,13 @@ from typing import Any, Literal, Protocol, Self
 from .errors import InvalidModelId, InvalidParameter, MultimodelError
 
 Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "stopped", "incomplete", "error"]
+FinishReason = Literal[
+    "stop", "length", "content_filter", "tool_calls", "stopped", "incomplete", "interrupted", "error"
+]
 """Why an answer ended.
 
 The first four are the backend's own word. `stopped`: a person pressed Stop. `incomplete`: the stream ended without
-a finish reason, so the text may be cut. `error`: see the snapshot's error.
+a finish reason, so the text may be cut. `interrupted`: the app ended before it did. `error`: see the snapshot's error.
 """
 
 ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")  # how a repository of the Hub is named: owner/name
@@ -307,6 +309,7 @@ class Snapshot:
     reasoning: str = ""
     notes: tuple[str, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token of the answer, a stop string's too; empty unless asked for
+    params: SamplingParams | None = None  # as they were sent; None until the model is asked
 
     @property
     def done(self) -> bool:
@@ -322,6 +325,7 @@ class Capabilities:
     reports_usage: bool = True
     system_role: bool = True
     key_var: str | None = None  # for example OPENAI_API_KEY
+    prefill: bool = False  # a conversation that ends with an answer is one that the model goes on with
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,16 @@ from multimodel.types import ModelId
 
 from . import markdown
 from .controls import options_from, sampling_controls, updates
+from .conversations import ConversationList, entries_view, list_widget
 from .format import called, overflow
 from .view import board_view
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+BRANCHED = "This conversation went on in another tab: your prompt is another version beside it. Its arrows show both."
 KEEP_ALIVE = 1.0
 """Seconds after which the stream yields even when nothing is new: only then does Gradio notice that a page has left."""
 EXAMPLES = ("What can this app do?", "How do I add another model?", "What is the KV cache?")
+SEEN = "(prompt, id) => [prompt, id, Number(document.documentElement.dataset.mmRevision)]"
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK: dict[str, Any] = {**HIDDEN, "queue": False}
 
@@ -132,8 +135,16 @@ class ChatTab:
 
     def load(self, id: str | None) -> dict[Component, Any]:
         """A page opens: it finds its board again, running answers included."""
-        board = self.boards.get(id)
-        return {self.id: board.id, self.stage: self._view(board)}
+        return self.show(self.boards.get(id))
+
+    def show(self, board: Board, words: str = "") -> dict[Component, Any]:
+        """Let the page show this board from now on, and the conversations in which the words occur."""
+        entries = self.entries(board, words=words)
+        return {self.id: board.id, self.stage: self._view(board), self.warning: "", self.list: entries}
+
+    def entries(self, board: Board, **more: Any) -> dict[str, Any]:
+        """The visitor's conversations as the page lists them."""
+        return entries_view(self.boards, board, **more)
 
     async def follow(self, id: str, request: gr.Request) -> AsyncGenerator[dict[str, Any]]:
         """The stream of the page."""
@@ -148,41 +159,62 @@ class ChatTab:
             if self._followers.get(session) is mark:
                 del self._followers[session]
 
-    def send(self, prompt: str, id: str) -> dict[Component, Any]:
-        """One prompt for all columns. It stays in the box when it cannot be sent."""
+    def send(self, prompt: str, id: str, seen: float | None) -> dict[Component, Any]:
+        """One prompt for all columns. It stays in the box when it cannot be sent. `seen`: the revision of the page."""
         board = self.boards.get(id)
+        revision = None if seen is None else int(seen)
+        branched = board.moved_on(revision)
         try:
-            sent = board.send(prompt)
+            sent = board.send(prompt, seen=revision)
         except MultimodelError as error:
             return {self.warning: _warning([f"{error} {error.hint}"])}
-        return {self.prompt: "" if sent else gr.skip(), self.stage: self._view(board), self.warning: ""}
+        if not sent:
+            return {self.stage: self._view(board)}
+        warning = _warning([BRANCHED] if branched else [])
+        return {self.prompt: "", self.warning: warning, self.stage: self._view(board), self.list: self.entries(board)}
 
     def act(self, id: str, event: gr.EventData) -> dict[Component, Any]:
-        """What a person did in the head of a column."""
+        """What a person did in a column."""
         board, op, key = self.boards.get(id), event.op, event.key
         if not any(column.key == key for column in board.columns()):
             return {self.stage: self._view(board)}
         if op == "settings":
             return self._open_settings(board, key)
         try:
-            self._change(board, op, key, getattr(event, "model", "") if op == "choose" else "")
+            if op == "branch":
+                return self.show(self.boards.keep(id, board.branch(key, int(event.turn))))
+            self._change(board, event)
         except MultimodelError as error:
             return {self.stage: self._view(board), self.warning: _warning([f"{error} {error.hint}"])}
         return {self.stage: self._view(board), self.warning: ""}
 
-    def _change(self, board: Board, op: str, key: str, model: str) -> None:
+    def _change(self, board: Board, event: gr.EventData) -> None:
+        key, settings = event.key, self.engine.settings
+        turn = int(event.turn) if hasattr(event, "turn") else None
+        everywhere = bool(getattr(event, "everywhere", False))
         actions = {
             "stop": lambda: board.stop(key),
-            "regenerate": lambda: board.regenerate(key),
+            "regenerate": lambda: board.regenerate(key, turn),
+            "regenerate-all": lambda: board.regenerate(key, turn, everywhere=True),
             "anyway": lambda: board.regenerate(key, anyway=True),
+            "edit": lambda: board.edit(key, turn or 0, str(event.prompt), everywhere=everywhere),
+            "walk": lambda: board.walk(key, turn or 0),
+            "resume": lambda: board.resume(key),
+            "continue-all": lambda: board.continue_all(key, turn or 0),
             "clear": lambda: board.clear(key),
             "remove": lambda: board.remove(key),
             "left": lambda: board.move(key, -1),
             "right": lambda: board.move(key, 1),
-            "choose": lambda: board.choose(key, typed_model(model, self.engine.settings)),
+            "choose": lambda: board.choose(key, typed_model(str(event.model), settings)),
         }
-        if op in actions:
-            actions[op]()
+        if event.op in actions:
+            actions[event.op]()
+
+    def undo(self, id: str) -> dict[str, Any]:
+        """Take back the last step."""
+        board = self.boards.get(id)
+        board.undo()
+        return self._view(board)
 
     def add(self, id: str) -> dict[str, Any]:
         """One more column, with the first default model that no column shows yet."""
@@ -198,11 +230,9 @@ class ChatTab:
         board.stop()
         return self._view(board)
 
-    def new_chat(self, id: str) -> dict[str, Any]:
-        """Empty all conversations."""
-        board = self.boards.get(id)
-        board.clear()
-        return self._view(board)
+    def new_chat(self, id: str) -> dict[Component, Any]:
+        """A new conversation with the same columns; the one before stays in the list."""
+        return self.show(self.boards.fresh(id))
 
     def measure(self, prompt: str, id: str) -> str:
         """A note above the prompt box when the prompt does not fit somewhere, before it is sent."""
@@ -265,7 +295,9 @@ class ChatTab:
         """Make the widgets and connect them."""
         self.id = gr.BrowserState(None, storage_key="multimodel-board")
         self.target = gr.State(None)
+        self.seen = gr.Number(visible=False)  # the page fills it in when it sends
         with gr.Row(elem_id="mm-chat", equal_height=True):
+            self.list = list_widget()
             with gr.Column(elem_id="mm-main", scale=4, min_width=280):
                 self._build_toolbar()
                 self.stage = gr.HTML(
@@ -282,6 +314,7 @@ class ChatTab:
 
     def _build_toolbar(self) -> None:
         with gr.Row(elem_id="mm-toolbar"):
+            self.list_button = gr.Button("Conversations", elem_id="mm-list-button", size="sm")
             self.new_button = gr.Button("New chat", elem_id="mm-new", size="sm")
             self.add_button = gr.Button("Add column", elem_id="mm-add", size="sm")
 
@@ -304,6 +337,7 @@ class ChatTab:
                     elem_id="mm-prompt",
                     scale=10,
                 )
+                self.undo_button = gr.Button("Undo the last step", elem_id="mm-undo", min_width=40)
                 self.settings_button = gr.Button("Settings", elem_id="mm-settings-button", min_width=44)
                 self.stop_button = gr.Button("Stop all", elem_id="mm-stop", min_width=84)
                 self.send_button = gr.Button("Send", variant="primary", elem_id="mm-send", min_width=84)
@@ -321,7 +355,7 @@ class ChatTab:
             self.sampling = sampling_controls()
 
     def _connect(self, page: gr.Blocks) -> None:
-        board = [self.id, self.stage]
+        board = [self.id, self.stage, self.warning, self.list]
         panel = [self.panel, self.target, self.heading, self.own_switch, self.system, *self.sampling.values()]
         following: dict[str, Any] = {
             "fn": self.follow,
@@ -331,23 +365,27 @@ class ChatTab:
             "trigger_mode": "multiple",
             **HIDDEN,
         }
-        page.load(self.load, [self.id], board, **QUICK).then(**following)
+        page.load(self.load, [self.id], board, js="(id) => window.mmAddress(id)", **QUICK).then(**following)
         sent = gr.on(
             [self.prompt.submit, self.send_button.click],
             self.send,
-            [self.prompt, self.id],
-            [self.prompt, self.stage, self.warning],
+            [self.prompt, self.id, self.seen],
+            [self.prompt, self.stage, self.warning, self.list],
+            js=SEEN,
             **QUICK,
         )
         sent.then(**following)
-        acted = self.stage.act(self.act, [self.id], [self.stage, self.warning, *panel], **QUICK)
+        acted = self.stage.act(self.act, [self.id], [*board, *panel], **QUICK)
         acted.then(**following)
         for button in self.examples:
-            asked = button.click(self.send, [button, self.id], [self.prompt, self.stage, self.warning], **QUICK)
-            asked.then(**following)
+            outputs = [self.prompt, self.stage, self.warning, self.list]
+            button.click(self.send, [button, self.id, self.seen], outputs, js=SEEN, **QUICK).then(**following)
+        self.new_button.click(self.new_chat, [self.id], board, **QUICK)
+        self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK).then(**following)
+        self.list_button.click(None, js="() => window.mmToggleList()")
+        ConversationList(self).connect(following)
         self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
-        self.new_button.click(self.new_chat, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated
         self.prompt.change(self.measure, [self.prompt, self.id], [self.size], trigger_mode="always_last", **QUICK)
         self._connect_settings(panel)

@@ -14,6 +14,7 @@ FINISH = {
     "tool_calls": "wants to call a tool",
     "stopped": "stopped",
     "incomplete": "incomplete",
+    "interrupted": "interrupted",
     "error": "failed",
 }
 

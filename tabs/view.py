@@ -9,7 +9,7 @@ from functools import lru_cache
 from html import escape
 from typing import Any
 
-from multimodel.board import MAX_COLUMNS, Board, Column, Turn
+from multimodel.board import CONTINUED, MAX_COLUMNS, Board, Column, Turn
 from multimodel.errors import MultimodelError, TooLarge
 from multimodel.types import ModelId, Snapshot
 
@@ -25,7 +25,16 @@ def board_view(board: Board, streams: dict[str, markdown.Stream]) -> dict[str, A
         "running": sum(column.live is not None for column in columns),
         "full": len(columns) >= MAX_COLUMNS,
         "empty": not any(column.turns or column.live for column in columns),
+        "chat": board.chat,
+        "revision": board.revision,
+        "undo": board.can_undo(),
+        "problem": problem_text(board.problem()),
     }
+
+
+def problem_text(problem: MultimodelError | None) -> str:
+    """Why nothing is kept, in a line; empty when all is well."""
+    return f"{problem} {problem.hint}" if problem else ""
 
 
 def _column(column: Column, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
@@ -51,15 +60,15 @@ def _column(column: Column, streams: dict[str, markdown.Stream]) -> dict[str, An
 def turn_html(turn: Turn, current: ModelId) -> str:
     """A finished turn; the answer says its model where that is not the column's any more."""
     answer = turn.answer
-    parts = [_prompt(turn.prompt), '<div class="mm-answer">']
+    parts = [_prompt(turn.prompt, _prompt_tools(turn)), '<div class="mm-answer">']
     if answer.model != current:
         parts.append(f'<div class="mm-by">{escape(str(answer.model))}</div>')
     parts.append(_reasoning(answer.reasoning, open=False))
     parts.append(f'<div class="mm-md">{markdown.render(answer.text)}</div>')
-    if answer.finish_reason in ("incomplete", "length", "stopped", "content_filter"):
+    if answer.finish_reason in ENDINGS:
         parts.append(_ending(answer))
     parts.append(error_html(answer.error, same_model=answer.model == current))
-    parts.append(_footer(answer))
+    parts.append(_footer(answer, _answer_tools(turn)))
     return "".join(parts) + "</div>"
 
 
@@ -69,8 +78,8 @@ def _live(prompt: str, answer: Snapshot, stream: markdown.Stream) -> str:
     return f'{_prompt(prompt)}<div class="mm-answer">{thoughts}{body}{_footer(answer)}</div>'
 
 
-def _prompt(text: str) -> str:
-    return f'<div class="mm-prompt">{escape(text)}</div>'
+def _prompt(text: str, tools: str = "") -> str:
+    return f'<div class="mm-asked">{tools}<div class="mm-prompt">{escape(text)}</div></div>'
 
 
 def _reasoning(text: str, *, open: bool) -> str:
@@ -93,14 +102,63 @@ def _waiting(answer: Snapshot) -> str:
     )
 
 
+ENDINGS = {
+    "incomplete": "The answer may be cut: the stream ended without a finish reason.",
+    "length": "The length limit was reached. Raise Max tokens in the settings for a longer answer.",
+    "content_filter": "The service ended this answer by its content filter.",
+    "stopped": "Stopped.",
+    "interrupted": "Interrupted: the app ended before the answer did.",
+}
+
+
 def _ending(answer: Snapshot) -> str:
-    sentence = {
-        "incomplete": "The answer may be cut: the stream ended without a finish reason.",
-        "length": "The length limit was reached. Raise Max tokens in the settings for a longer answer.",
-        "content_filter": "The service ended this answer by its content filter.",
-        "stopped": "Stopped.",
-    }[answer.finish_reason or ""]
-    return f'<div class="mm-note">{sentence}</div>'
+    """How an answer ended that did not end by itself; the last one of a column can be gone on with."""
+    more = ""
+    if answer.text and answer.finish_reason in CONTINUED:
+        more = ' <button type="button" class="mm-resume" data-act="resume">Continue</button>'
+    return f'<div class="mm-note">{ENDINGS[answer.finish_reason or ""]}{more}</div>'
+
+
+def _versions(ids: tuple[int, ...], at: int, what: str) -> str:
+    """Arrows between the versions of a prompt or an answer; empty where there is one."""
+    if len(ids) < 2:
+        return ""
+    earlier = _step(ids, at - 1, "mm-i-before", f"Earlier version of this {what}")
+    later = _step(ids, at + 1, "mm-i-after", f"Later version of this {what}")
+    return f'<span class="mm-versions">{earlier}<span>{at + 1}/{len(ids)}</span>{later}</span>'
+
+
+def _step(ids: tuple[int, ...], to: int, icon: str, title: str) -> str:
+    there = f'data-turn="{ids[to]}"' if 0 <= to < len(ids) else "disabled"
+    return f'<button type="button" class="mm-icon {icon}" data-act="walk" {there} title="{title}">{title}</button>'
+
+
+def _prompt_tools(turn: Turn) -> str:
+    if not turn.id:
+        return ""
+    versions = _versions(turn.place.prompts, turn.place.prompt, "prompt")
+    title = "Edit this prompt"
+    edit = f'<button type="button" class="mm-icon mm-i-edit" data-edit="{turn.id}" title="{title}">{title}</button>'
+    return f'<div class="mm-prompt-tools">{versions}{edit}</div>'
+
+
+MENU = (
+    ("regenerate", "Ask again here"),
+    ("regenerate-all", "Ask again in all columns"),
+    ("continue-all", "Continue all columns from this answer"),
+    ("branch", "Branch into a new conversation"),
+)
+
+
+def _answer_tools(turn: Turn) -> str:
+    if not turn.id:
+        return ""
+    rows = "".join(
+        f'<button type="button" data-act="{act}" data-turn="{turn.id}">{words}</button>' for act, words in MENU
+    )
+    more = '<summary class="mm-icon mm-i-more" title="More to do with this answer">More</summary>'
+    versions = _versions(turn.place.answers, turn.place.answer, "answer")
+    return f'{versions}<details class="mm-menu">{more}<div>{rows}</div></details>'
 
 
 def error_html(error: MultimodelError | None, *, same_model: bool = True) -> str:
@@ -115,11 +173,11 @@ def error_html(error: MultimodelError | None, *, same_model: bool = True) -> str
     return f'<div class="mm-error" role="alert"><strong>{escape(str(error))}</strong>{hint}{buttons}</div>'
 
 
-def _footer(answer: Snapshot) -> str:
+def _footer(answer: Snapshot, tools: str = "") -> str:
     notes = "".join(f'<div class="mm-note">{escape(note)}</div>' for note in answer.notes)
     shown = "".join(f'<span title="{escape(why)}">{escape(figure)}</span>' for figure, why in figures(answer))
     copy = ""
     if answer.done and answer.text:
         raw = escape(answer.text)
         copy = f'<button type="button" data-copy="answer">Copy</button><template class="mm-raw">{raw}</template>'
-    return f'{notes}<div class="mm-figures">{shown}{copy}</div>'
+    return f'{notes}<div class="mm-figures">{shown}<span class="mm-grow"></span>{copy}{tools}</div>'

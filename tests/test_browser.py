@@ -328,7 +328,7 @@ def test_stop_in_one_column_leaves_the_other(chat: Chat) -> None:
     chat.finished()
     assert chat.answer(0) == text
     assert len(chat.answer(1)) > len(text)
-    assert stopped.locator(".mm-note").inner_text() == "Stopped."
+    assert stopped.locator(".mm-note").inner_text() == "Stopped. Continue"
 
 
 def test_stop_all(chat: Chat) -> None:

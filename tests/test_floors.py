@@ -17,6 +17,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.types"],
     ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.quants", "multimodel.web"],
     [
+        "multimodel.conversation",
         "multimodel.retry",
         "multimodel.pump",
         "multimodel.folder",
@@ -36,7 +37,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.pool", "multimodel.modifiers"],
     ["multimodel.backends", "multimodel.registry"],
     ["multimodel.chat", "multimodel.compare", "multimodel.runs"],
-    ["multimodel.finetune"],
+    ["multimodel.finetune", "multimodel.store"],
     ["multimodel.engine"],
     ["multimodel.board", "multimodel.catalog"],
     ["multimodel"],
@@ -62,7 +63,19 @@ TRAINING = [  # what runs in the processes that train and predict
     )
 ]
 OWNERS = {
-    "gradio": ["app", "tabs.chat", "tabs.controls", "tabs.explorer", "tabs.finetune", "tabs.page", "tabs.system"],
+    "sqlite3": ["multimodel.store.*"],
+    "gradio": [
+        "app",
+        "tabs.chat",
+        "tabs.controls",
+        "tabs.conversations",
+        "tabs.explorer",
+        "tabs.files",
+        "tabs.finetune",
+        "tabs.page",
+        "tabs.predict",
+        "tabs.system",
+    ],
     "torch": ["multimodel.hardware", "multimodel.workers.torch*", *TRAINING],
     "transformers": ["multimodel.workers.torch*", *TRAINING],
     "safetensors": ["multimodel.workers.torch*", *TRAINING],

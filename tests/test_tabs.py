@@ -166,23 +166,24 @@ def test_every_text_of_a_running_answer_is_escaped() -> None:
         answered("", stage=Stage("queued", EVIL)),
         answered("", reasoning=EVIL, notes=(EVIL,)),
     ):
-        view = board_view(FakeBoard(replace(live, finish_reason=None), asked=EVIL), {})  # type: ignore[arg-type]
+        view = board_view(FakeBoard(replace(live, finish_reason=None), asked=EVIL), {})
         html = view["columns"][0]["live"]
         assert "<script" not in html
         assert "<img" not in html
         assert html.count("&lt;script&gt;") >= 2
 
 
-class FakeBoard:
+class FakeBoard(Board):
     """A board of one column whose answer stands as given."""
 
     def __init__(self, live: Snapshot | None, asked: str = "prompt") -> None:
         from multimodel.board import Column
 
-        self._column = Column("k", ANY, asked=asked, live=live)
+        super().__init__(Engine(), [ANY])
+        self._shown = Column("k", ANY, asked=asked, live=live)
 
     def columns(self) -> Any:
-        return (self._column,)
+        return (self._shown,)
 
 
 def test_an_error_says_what_and_what_to_do_with_a_button() -> None:

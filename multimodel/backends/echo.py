@@ -16,15 +16,17 @@ SLOW = 0.1  # seconds a word of `echo:slow`
 class EchoBackend:
     """`echo:any` answers at once, `echo:slow` with about ten words a second."""
 
-    capabilities = Capabilities(params=frozenset({"max_tokens"}), local=True)
+    capabilities = Capabilities(params=frozenset({"max_tokens"}), local=True, prefill=True)
 
     def __init__(self, model: ModelId) -> None:
         self.model = model
         self._delay = SLOW if model.name == "slow" else 0.0
 
     def stream(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
-        """The words of the last user message; a word counts as a token."""
-        words = pieces(next((m.content for m in reversed(messages) if m.role == "user"), ""))
+        """The words of the last user message, less what an answer begun already says; a word counts as a token."""
+        text = next((m.content for m in reversed(messages) if m.role == "user"), "")
+        begun = messages[-1].content if messages and messages[-1].role == "assistant" else ""
+        words = pieces(text.removeprefix(begun))
         said = words[: params.max_tokens]
         yield Chunk(stage=Stage("reading"), at=time.perf_counter())
         for word in said:

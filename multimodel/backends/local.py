@@ -51,7 +51,7 @@ class LocalBackend:
     ) -> None:
         """`runtime`: the module under `workers` that runs it. `takes`: the sampling parameters it honours."""
         self.model = spec.id
-        self.capabilities = Capabilities(params=takes, local=True)
+        self.capabilities = Capabilities(params=takes, local=True, prefill=True)
         self._spec = resolved(spec, settings)
         self._anyway = spec.load.anyway
         self._settings = settings

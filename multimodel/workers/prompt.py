@@ -67,11 +67,14 @@ def system_folded(messages: Sequence[Message]) -> tuple[Message, ...]:
 def render(template: Callable[[Sequence[Message]], str], messages: Sequence[Message]) -> str:
     """What the model's own template makes of the messages, within two seconds and a gigabyte.
 
-    A template that refuses the system role gets the system text inside the first user turn. Raises BadRequest with
-    the template's own words where it refuses the conversation, BrokenFile where it does not work at all.
+    Where the last message is an answer, the model goes on with it. A template that refuses the system role gets the
+    system text inside the first user turn. Raises BadRequest with the template's own words where it refuses the
+    conversation, BrokenFile where it does not work at all.
     """
     from jinja2.exceptions import SecurityError, TemplateError  # what both libraries render templates with
 
+    if messages and messages[-1].role == "assistant":
+        return render(template, messages[:-1]) + messages[-1].content
     try:
         with time_limit(TEMPLATE_SECONDS), memory_limit(TEMPLATE_BYTES):
             try:
@@ -131,3 +134,12 @@ def _too_slow(number: int, frame: FrameType | None) -> None:
     raise BrokenFile(
         f"The chat template of this model runs longer than {TEMPLATE_SECONDS:g} s.", hint="Choose another model."
     )
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading tokens are equal.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4, 5]), common_prefix([], [1])
+    (2, 0)
+    """
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,193 @@
+// The list of conversations. The server sends rows of plain values (watch 'value'); what a person does is reported as
+// the event 'act' {op, chat, ...}. Titles and excerpts only ever become text.
+const rows = element.querySelector(".mm-list-rows");
+const said = element.querySelector(".mm-list-said");
+const search = element.querySelector("input");
+const DAY = 24 * 3600;
+let menu = null; // the open menu
+let typing = null;
+
+function act(op, more) {
+  trigger("act", { op, words: search.value.trim(), ...more });
+}
+
+function node(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function button(className, text, title) {
+  const made = node("button", className, text);
+  made.type = "button";
+  if (title) made.title = title;
+  return made;
+}
+
+function group(updated, pinned, now) {
+  if (pinned) return "Pinned";
+  const midnight = new Date(now * 1000).setHours(0, 0, 0, 0) / 1000;
+  if (updated >= midnight) return "Today";
+  if (updated >= midnight - DAY) return "Yesterday";
+  if (updated >= midnight - 7 * DAY) return "Last 7 days";
+  return new Date(updated * 1000).toLocaleDateString("en", { month: "long", year: "numeric" });
+}
+
+function excerpt(text) {
+  const made = node("span", "mm-list-excerpt");
+  text.split("\x01").forEach((part, i) => {
+    const [found, rest] = i ? part.split("\x02") : ["", part];
+    if (found) made.append(node("mark", "", found));
+    if (rest) made.append(rest);
+  });
+  return made;
+}
+
+function row([chat, title, updated, pinned, found], current) {
+  const made = node("div", "mm-list-row");
+  made.setAttribute("role", "listitem");
+  Object.assign(made.dataset, { chat, title });
+  made.mmPinned = pinned;
+  const open = button("mm-list-open", undefined, title);
+  open.dataset.list = "open";
+  open.append(node("span", "mm-list-title", title));
+  if (found) open.append(excerpt(found));
+  if (chat === current) made.setAttribute("aria-current", "true");
+  const more = button("mm-icon mm-i-more", `More to do with ${title}`, "Rename, pin, take out or delete");
+  more.dataset.list = "menu";
+  more.setAttribute("aria-haspopup", "menu");
+  made.append(open, more);
+  return made;
+}
+
+function show(state) {
+  if (!state || !state.items) return;
+  const now = Date.now() / 1000;
+  const nodes = [];
+  let last = "";
+  for (const item of state.items) {
+    const name = state.words ? "" : group(item[2], item[3], now);
+    if (name !== last) nodes.push(node("div", "mm-list-group", (last = name)));
+    nodes.push(row(item, state.current));
+  }
+  if (!nodes.length)
+    nodes.push(node("p", "mm-list-none", state.words ? "Nothing found. Try fewer or shorter words." : "What you ask is kept here."));
+  closeMenu();
+  rows.replaceChildren(...nodes);
+  tell(state);
+}
+
+function tell(state) {
+  const parts = [];
+  if (state.problem) parts.push(node("div", "mm-warn", state.problem));
+  if (state.note) parts.push(node("div", "mm-warn", state.note));
+  if (state.deleted) {
+    const line = node("div", "mm-list-undo");
+    const undo = button("", "Undo");
+    undo.dataset.list = "restore";
+    undo.dataset.chat = state.deleted[0];
+    line.append(node("span", "", `Deleted: ${state.deleted[1]}`), undo);
+    parts.push(line);
+  }
+  said.replaceChildren(...parts);
+}
+
+// --- the menu of a row
+
+function openMenu(anchor) {
+  const line = anchor.closest(".mm-list-row");
+  const again = menu && menu.parentElement === line;
+  closeMenu();
+  if (again) return;
+  menu = node("div", "mm-list-menu");
+  menu.setAttribute("role", "menu");
+  for (const [op, words] of [
+    ["rename", "Rename"],
+    ["pin", line.mmPinned ? "Unpin" : "Pin"],
+    ["delete", "Delete"],
+  ]) {
+    const item = button("", words);
+    item.dataset.list = op;
+    item.setAttribute("role", "menuitem");
+    menu.append(item);
+  }
+  line.append(menu);
+  const below = rows.getBoundingClientRect().bottom - line.getBoundingClientRect().bottom;
+  menu.classList.toggle("mm-up", below < menu.offsetHeight + 8);
+  menu.firstElementChild.focus();
+}
+
+function closeMenu() {
+  if (menu) menu.remove();
+  menu = null;
+}
+
+function rename(line) {
+  const field = node("input", "mm-list-rename");
+  field.type = "text";
+  field.value = line.dataset.title;
+  field.maxLength = 200;
+  field.setAttribute("aria-label", "New title");
+  let left = false;
+  const leave = (keep) => {
+    if (left) return;
+    left = true;
+    if (keep && field.value.trim() && field.value.trim() !== line.dataset.title)
+      act("rename", { chat: line.dataset.chat, title: field.value });
+    else show(props.value);
+  };
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") leave(true);
+    if (event.key === "Escape") leave(false);
+    event.stopPropagation();
+  });
+  field.addEventListener("blur", () => leave(true));
+  line.querySelector(".mm-list-open").replaceWith(field);
+  field.focus();
+  field.select();
+}
+
+// --- what a person does
+
+const ACTIONS = {
+  fold: () => window.mmToggleList(false),
+  open: (line) => {
+    act("open", { chat: line.dataset.chat });
+    if (matchMedia("(max-width: 760px)").matches) window.mmToggleList(false);
+  },
+  menu: (line, source) => openMenu(source),
+  rename: (line) => (closeMenu(), rename(line)),
+  pin: (line) => act("pin", { chat: line.dataset.chat, pinned: !line.mmPinned }),
+  delete: (line) => act("delete", { chat: line.dataset.chat, title: line.dataset.title }),
+  restore: (line, source) => act("restore", { chat: source.dataset.chat }),
+};
+
+element.addEventListener("click", (event) => {
+  const source = event.target.closest("[data-list]");
+  if (source) ACTIONS[source.dataset.list](source.closest(".mm-list-row"), source);
+});
+element.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && menu) {
+    const line = menu.parentElement;
+    closeMenu();
+    line.querySelector('[data-list="menu"]').focus();
+  } else if (["ArrowDown", "ArrowUp"].includes(event.key)) {
+    const stops = [...(menu || element).querySelectorAll(menu ? "button" : "input, .mm-list-open")];
+    const at = stops.indexOf(document.activeElement) + (event.key === "ArrowDown" ? 1 : -1);
+    if (at >= 0 && at < stops.length) stops[at].focus();
+  } else return;
+  event.preventDefault();
+});
+search.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => act("search"), 120);
+});
+document.addEventListener("pointerdown", (event) => {
+  if (menu && !menu.parentElement.contains(event.target)) closeMenu();
+  const drawer = matchMedia("(max-width: 760px)").matches && document.documentElement.dataset.mmList === "1";
+  if (drawer && !event.target.closest("#mm-list, #mm-list-button")) window.mmToggleList(false);
+});
+
+watch("value", () => show(props.value));
+show(props.value);

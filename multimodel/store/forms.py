@@ -1,0 +1,153 @@
+"""Values as JSON, in the database and in exported files alike. What is read is checked: it may come from anybody."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..conversation import Options, State, Turn
+from ..errors import MultimodelError, by_name
+from ..types import FinishReason, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
+
+Logprob = tuple[str, float, list[tuple[str, float]]]
+"""A token: its bytes, one character each; its log-probability; the likeliest tokens in its place."""
+
+
+class Form(BaseModel):
+    """JSON with these fields and no other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Failure(Form):
+    """An error of ours."""
+
+    type: str
+    message: str
+    hint: str = ""
+
+
+class Ending(Form):
+    """What is known of an answer beside its text; times in seconds."""
+
+    finish_reason: FinishReason
+    ttft: float | None = None
+    total: float | None = None
+    loading: float = 0.0
+    usage: Usage | None = None
+    error: Failure | None = None
+    notes: tuple[str, ...] = ()
+    params: SamplingParams | None = None  # as they were sent
+
+
+STATE: TypeAdapter[State] = TypeAdapter(State)
+OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
+LOGPROBS: TypeAdapter[list[Logprob]] = TypeAdapter(list[Logprob])
+
+T = TypeVar("T")
+
+
+def written(adapter: TypeAdapter[T], value: T) -> str:
+    """A value as JSON, without what is as usual."""
+    return adapter.dump_json(value, exclude_defaults=True).decode()
+
+
+def ending(answer: Snapshot) -> Ending:
+    """What there is to write of an answer that has ended."""
+    error, timing = answer.error, answer.timing
+    return Ending(
+        finish_reason=answer.finish_reason or "interrupted",
+        ttft=timing.ttft,
+        total=timing.total,
+        loading=timing.loading,
+        usage=answer.usage,
+        error=Failure(type=type(error).__name__, message=str(error), hint=error.hint) if error else None,
+        notes=answer.notes,
+        params=answer.params,
+    )
+
+
+def answer(model: ModelId, text: str, reasoning: str, end: Ending) -> Snapshot:
+    """The answer that this was written of. Its times are true as differences; it began at 0."""
+    error: MultimodelError | None = None
+    if end.error:
+        error = by_name(end.error.type)(end.error.message, hint=end.error.hint)
+    return Snapshot(
+        model,
+        text,
+        Timing(0.0, end.ttft, end.total, end.loading),
+        usage=end.usage,
+        finish_reason=end.finish_reason,
+        error=error,
+        reasoning=reasoning,
+        notes=end.notes,
+        params=end.params,
+    )
+
+
+def logprobs_form(tokens: tuple[TokenLogprob, ...]) -> list[Logprob]:
+    """Tokens and how likely they were, as they are written."""
+    return [(_bytes(t), t.logprob, [(_bytes(o), o.logprob) for o in t.alternatives]) for t in tokens]
+
+
+def logprobs(form: list[Logprob]) -> tuple[TokenLogprob, ...]:
+    """The inverse of `logprobs_form`. Raises UnicodeEncodeError for what stands for no bytes."""
+    return tuple(
+        TokenLogprob.of(
+            data.encode("latin-1"),
+            likely,
+            tuple(TokenLogprob.of(other.encode("latin-1"), rarer) for other, rarer in others),
+        )
+        for data, likely, others in form
+    )
+
+
+def _bytes(token: TokenLogprob) -> str:
+    return token.data.decode("latin-1")
+
+
+class TurnForm(Form):
+    """A turn in a file."""
+
+    id: int = Field(ge=1)
+    parent: int | None = None
+    column: str = Field(max_length=40)
+    at: float = 0.0
+    prompt: str
+    model: ModelId
+    asked: Options = Options()
+    text: str = ""
+    reasoning: str = ""
+    ending: Ending
+    logprobs: list[Logprob] = []
+
+    @classmethod
+    def of(cls, turn: Turn, logprobs: tuple[TokenLogprob, ...] = ()) -> TurnForm:
+        """The form of a turn."""
+        said = turn.answer
+        return cls(
+            id=turn.id,
+            parent=turn.parent,
+            column=turn.column,
+            at=turn.at,
+            prompt=turn.prompt,
+            model=said.model,
+            asked=turn.asked,
+            text=said.text,
+            reasoning=said.reasoning,
+            ending=ending(said),
+            logprobs=logprobs_form(logprobs),
+        )
+
+    def turn(self) -> Turn:
+        """The turn of this form, with its log-probabilities."""
+        said = answer(self.model, self.text, self.reasoning, self.ending)
+        return Turn(self.prompt, said, self.id, self.parent, self.column, self.at, self.asked)
+
+
+def complaint(error: ValidationError) -> str:
+    """The first thing that is wrong, in a sentence without what the input said."""
+    first: Any = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where or 'the whole'}: {first['msg']}"

@@ -1,0 +1,72 @@
+"""The tables. A file knows the number of its version, `PRAGMA user_version`; each of MIGRATIONS leads to the next."""
+
+from __future__ import annotations
+
+APPLICATION = 0x4D4D4348  # PRAGMA application_id: "MMCH"
+
+FIRST = """
+CREATE TABLE conversations (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,              -- a hash of the secret of the visitor's browser
+    title TEXT NOT NULL DEFAULT '',   -- empty while nothing was asked
+    created REAL NOT NULL,            -- seconds since 1970, here and below
+    updated REAL NOT NULL,
+    pinned INTEGER NOT NULL DEFAULT 0,
+    deleted REAL
+);
+CREATE INDEX conversations_of_owner ON conversations (owner, updated);
+
+CREATE TABLE states (
+    conversation TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    body TEXT NOT NULL,               -- a State as JSON
+    PRIMARY KEY (conversation, revision)
+) WITHOUT ROWID;
+
+CREATE TABLE turns (
+    number INTEGER PRIMARY KEY,
+    conversation TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    parent INTEGER,
+    lane TEXT NOT NULL,               -- the key of the column
+    at REAL NOT NULL,
+    prompt TEXT NOT NULL,
+    model TEXT NOT NULL,
+    asked TEXT NOT NULL,              -- Options as JSON
+    text TEXT NOT NULL DEFAULT '',    -- these three once the answer has ended; until then it is in `pieces`
+    reasoning TEXT NOT NULL DEFAULT '',
+    ending TEXT,                      -- an Ending as JSON
+    UNIQUE (conversation, id)
+);
+
+CREATE TABLE pieces (
+    conversation TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    reasoning TEXT NOT NULL,
+    ttft REAL,
+    total REAL,
+    PRIMARY KEY (conversation, turn, number)
+) WITHOUT ROWID;
+
+CREATE TABLE logprobs (
+    conversation TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (conversation, turn, number)
+) WITHOUT ROWID;
+
+CREATE VIRTUAL TABLE words USING fts5 (
+    prompt, text, content = 'turns', content_rowid = 'number', tokenize = "unicode61 remove_diacritics 2"
+);
+CREATE TRIGGER turn_ended AFTER UPDATE OF ending ON turns WHEN old.ending IS NULL BEGIN
+    INSERT INTO words (rowid, prompt, text) VALUES (new.number, new.prompt, new.text);
+END;
+CREATE TRIGGER turn_removed AFTER DELETE ON turns WHEN old.ending IS NOT NULL BEGIN
+    INSERT INTO words (words, rowid, prompt, text) VALUES ('delete', old.number, old.prompt, old.text);
+END;
+"""
+
+MIGRATIONS = (FIRST,)

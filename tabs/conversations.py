@@ -1,0 +1,97 @@
+"""The list of conversations beside the columns: open, search, rename, pin, delete, take out and bring in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import gradio as gr
+from gradio.components import Component
+
+from multimodel.board import Board, Boards
+from multimodel.errors import MultimodelError
+
+from .view import problem_text
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+def entries_view(boards: Boards, board: Board, words: str = "", **more: Any) -> dict[str, Any]:
+    """What the page shows of a visitor's conversations. Texts are plain: the page's script makes no HTML of them.
+
+    `words`: only those in which they occur. `more`: "deleted", a title and an id that can be brought back;
+    "download", a name and a text to save; "problem", a sentence.
+    """
+    try:
+        found = boards.entries(board.id, words)
+    except MultimodelError as error:
+        found, more = [], {"problem": problem_text(error), **more}
+    rows = [[entry.id, entry.title, entry.updated, entry.pinned, entry.excerpt] for entry in found]
+    return {"items": rows, "current": board.chat, "words": words, "note": boards.store.note, **more}
+
+
+def list_widget() -> gr.HTML:
+    """The place of the list in the page."""
+    return gr.HTML(
+        {},
+        html_template=(ASSETS / "conversations.html").read_text("utf-8"),
+        js_on_load=(ASSETS / "conversations.js").read_text("utf-8"),
+        apply_default_css=False,
+        elem_id="mm-list",
+    )
+
+
+class Chat(Protocol):
+    """The tab that the list belongs to."""
+
+    boards: Boards
+    id: Component
+    stage: Component
+    warning: Component
+    list: Component
+
+    def show(self, board: Board, words: str = "") -> dict[Component, Any]:
+        """Let the page show this board from now on."""
+
+
+class ConversationList:
+    """What a person does in the list of a Chat tab."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.boards = chat.boards
+
+    def act(self, id: str, event: gr.EventData) -> dict[Component, Any]:
+        """Every event of the list: its name is `op`, the conversation it is about `chat`."""
+        board, words = self.boards.get(id), str(getattr(event, "words", ""))
+        try:
+            if event.op == "open":
+                return self.chat.show(self.boards.open(id, str(event.chat)), words)
+            more = self._change(board, event)
+        except MultimodelError as error:
+            more = {"problem": problem_text(error)}
+        return {self.chat.list: entries_view(self.boards, board, words, **more)}
+
+    def _change(self, board: Board, event: gr.EventData) -> dict[str, Any]:
+        store, owner = self.boards.store, self.boards.owner(board.id)
+        chat = str(getattr(event, "chat", ""))
+        match event.op:
+            case "rename":
+                if title := str(event.title).strip()[:200]:
+                    store.rename(owner, chat, title)
+            case "pin":
+                store.pin(owner, chat, bool(event.pinned))
+            case "restore":
+                store.restore(owner, chat)
+            case "delete":
+                store.delete(owner, chat)
+                return {"deleted": [chat, str(event.title)]}
+        return {}
+
+    def connect(self, following: dict[str, Any]) -> None:
+        """Connect the widget; after an event the page follows the board that it shows."""
+        chat = self.chat
+        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+        outputs = [chat.id, chat.stage, chat.warning, chat.list]
+        event: Any = chat.list
+        event.act(self.act, [chat.id], outputs, **quick).then(**following)
