@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-OURS = ("MULTIMODEL_", "OPENAI_", "HF_", "HUGGINGFACE_", "GRADIO_")
+OURS = ("MULTIMODEL_", "OPENAI_", "HF_", "HUGGINGFACE_", "GRADIO_", "TRACKIO_", "WANDB_")
 ALSO = frozenset({"ENDPOINTS", "MODEL_CACHE_DIR", "FINE_TUNED_DIR"})
 GRACE = 3.0  # seconds that a process or thread may take to end after its test
 

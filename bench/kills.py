@@ -61,7 +61,7 @@ def forks() -> Iterator[Forks]:
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.kills", FORK],
         cwd=ROOT,
-        env={**environment(), **threads},
+        env={**environment(), **threads, "MULTIMODEL_TRACKING": "false"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -117,6 +118,22 @@ class PerformanceSettings(Group):
 
 
 class SecuritySettings(Group):
+class TrackingSettings(Group):
+    """Where the curves of fine-tuning runs are kept beside the runs' own record."""
+
+    enabled: bool = _env("MULTIMODEL_TRACKING", default=True)
+    project: str = _env("MULTIMODEL_TRACKING_PROJECT", default="multimodel", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
+    wandb_key: SecretStr | None = _env("WANDB_API_KEY", default=None)
+    wandb_url: str = _env("WANDB_BASE_URL", default="https://api.wandb.ai", pattern=r"^https?://[^\s@]+$")
+
+    def environment(self) -> dict[str, str]:
+        """The same for the process that trains, key included; nothing of it is written anywhere."""
+        key = self.wandb_key.get_secret_value() if self.wandb_key else ""
+        names = ("MULTIMODEL_TRACKING_PROJECT", "WANDB_API_KEY", "WANDB_BASE_URL")
+        found = dict(zip(names, (self.project, key, self.wandb_url), strict=True)) if self.enabled else {}
+        return {"MULTIMODEL_TRACKING": str(self.enabled)} | found
+
+
     """Who may use the page."""
 
     host: str = _env("MULTIMODEL_HOST", default="127.0.0.1")
@@ -146,6 +163,7 @@ class Settings(BaseModel):
             raise _invalid(error) from None
         except SettingsError as error:
             raise _unreadable(error) from None
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
         found = {name: SecretStr(value) for name, value in keys.items() if value}
         return settings.model_copy(update={"environment": found})
 
@@ -163,7 +181,7 @@ def _invalid(error: ValidationError) -> InvalidSetting:
 def _unreadable(error: SettingsError) -> InvalidSetting:
     """A list or an object that is not JSON: pydantic-settings names only the field."""
     field = str(error).split('"')[1]
-    groups = (ModelSettings, ApiSettings, ChatSettings, PerformanceSettings, SecuritySettings)
+    groups = (ModelSettings, ApiSettings, ChatSettings, PerformanceSettings, TrackingSettings, SecuritySettings)
     info = next(group.model_fields[field] for group in groups if field in group.model_fields)
     alias = info.validation_alias
     name = alias.choices[0] if isinstance(alias, AliasChoices) else field
@@ -197,3 +215,8 @@ def child_environment() -> dict[str, str]:
 def process_rank() -> int:
     """The place of this process among those that train one model, as torchrun and accelerate say it; 0 when alone."""
     return int(os.environ.get("RANK", "0"))
+def tell_libraries(values: Mapping[str, str]) -> None:
+    """Set variables of this process for libraries that can be told in no other way."""
+    os.environ.update(values)
+
+

@@ -57,6 +57,7 @@ TRAINING = [  # what runs in the processes that train and predict
         "prepare",
         "record",
         "reporter",
+        "tracking",
         "train",
         "trainer",
         "tuning",
@@ -80,6 +81,10 @@ OWNERS = {
     "transformers": ["multimodel.workers.torch*", *TRAINING],
     "safetensors": ["multimodel.workers.torch*", *TRAINING],
     "peft": ["multimodel.finetune.tuning"],
+    "sklearn": ["multimodel.finetune.metrics", "multimodel.finetune.baseline"],
+    "llama_cpp": ["multimodel.memory.engine_child", "multimodel.workers.llama*"],
+    "trackio": [],  # through the Trainer's own callbacks
+    "wandb": ["multimodel.finetune.tracking"],
     "sklearn": ["multimodel.finetune.metrics", "multimodel.finetune.baseline"],
     "llama_cpp": ["multimodel.memory.engine_child", "multimodel.workers.llama*"],
     "onnx": ["multimodel.finetune.onnx_child"],

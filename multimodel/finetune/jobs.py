@@ -343,6 +343,7 @@ class Jobs:
                 errors=errors,
             )
         with self._changed:
+                more=self._settings.tracking.environment(),
             work.process = process
         if work.closing.is_set() and process.stdin:
             process.stdin.close()

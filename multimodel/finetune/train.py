@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PrinterCallback
 
-from ..settings import ModelSettings, Settings, process_rank
+from ..settings import ModelSettings, Settings, TrackingSettings, process_rank
 from . import checkpoints
 from .classifier import quiet
 from .control import Control
@@ -21,6 +21,7 @@ from .record import Session, build
 from .reporter import Reporter, Rules, check_room, judge
 from .runfolder import Trained
 from .store import Store
+from .tracking import tracked
 from .trainer import GroupedTrainer, arguments, class_weights, collate, figures, loss_function
 from .tuning import counted, load_weights
 
@@ -43,7 +44,8 @@ def train(folder: Path, writer: Writer, control: Control) -> None:
 
 def _train(run: Prepared, writer: Writer, control: Control) -> None:
     """Train to the end, or until asked to stop; says so with `Trained`, unless the run was interrupted."""
-    args = arguments(run.config, run.folder, run.plan | {"logging_steps": max(1, _steps(run, 1) // LOGS)})
+    told = {"logging_steps": max(1, _steps(run, 1) // LOGS), "project": TrackingSettings().project}
+    args = arguments(run.config, run.folder, run.plan | told)
     rules = _rules(run, args.world_size)
     check_room(run.folder, (checkpoints.KEPT + 2) * rules.room)
     reporter = Reporter(run.folder, writer, control, rules)
@@ -60,9 +62,12 @@ def _train(run: Prepared, writer: Writer, control: Control) -> None:
     )
     trainer.remove_callback(PrinterCallback)  # it prints every point
     last = checkpoints.newest(run.folder, tidy=trainer.is_world_process_zero())
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    if trainer.is_world_process_zero():
-        _ended(run, trainer.state, reporter.stopped_early, writer, control)
+    with tracked(run.order, writer) as trackers:
+        for tracker in trackers:
+            trainer.add_callback(tracker)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if trainer.is_world_process_zero():
+            _ended(run, trainer.state, reporter.stopped_early, writer, control)
 
 
 def _weights(run: Prepared) -> list[float] | None:

@@ -142,7 +142,9 @@ def arguments(config: TrainConfig, folder: Path, plan: dict[str, Any]) -> Traini
         logging_steps=plan["logging_steps"],
         logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
-        report_to="none",
+        report_to="none",  # trackers come as callbacks of their own, which training does not wait for
+        project=plan.get("project", "multimodel"),
+        run_name=config.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],

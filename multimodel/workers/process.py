@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import IO, BinaryIO
 
 from ..settings import ROOT, child_environment
@@ -17,9 +18,17 @@ spins on, all wait: measured at two threads on two busy cores, 0.6 tokens a seco
 
 
 def spawn(
-    module: str, *arguments: str, threads: int, output: int = subprocess.PIPE, errors: int | IO[bytes] = subprocess.PIPE
+    module: str,
+    *arguments: str,
+    threads: int,
+    output: int = subprocess.PIPE,
+    errors: int | IO[bytes] = subprocess.PIPE,
+    more: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m module`, without keys and without the Hub; its input is a pipe that says when the app ends."""
+    """Start `python -m module`, without keys and without the Hub; its input is a pipe that says when the app ends.
+
+    `more`: variables of its environment, beside those that all have.
+    """
     own = {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -31,7 +40,7 @@ def spawn(
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=errors,
-        env=SLEEP | child_environment() | own,
+        env=SLEEP | child_environment() | own | dict(more or {}),
     )
 
 
