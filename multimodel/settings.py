@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,9 +97,9 @@ class ChatSettings(Group):
     max_tokens: int = _env("MULTIMODEL_MAX_TOKENS", default=1024, ge=1)
     temperature: float = _env("MULTIMODEL_TEMPERATURE", default=0.0, ge=0, le=2)
     system_prompt: str = _env("MULTIMODEL_SYSTEM_PROMPT", default="")
+    data_dir: Path = _env("MULTIMODEL_DATA_DIR", default=Path("user_data"))
 
     @field_validator("columns")
-    data_dir: Path = _env("MULTIMODEL_DATA_DIR", default=Path("user_data"))
     @classmethod
     def _are_models(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         if not columns:
@@ -117,7 +118,6 @@ class PerformanceSettings(Group):
     updates_per_second: float = _env("MULTIMODEL_UPDATES_PER_SECOND", default=15.0, gt=0, le=15)
 
 
-class SecuritySettings(Group):
 class TrackingSettings(Group):
     """Where the curves of fine-tuning runs are kept beside the runs' own record."""
 
@@ -134,11 +134,24 @@ class TrackingSettings(Group):
         return {"MULTIMODEL_TRACKING": str(self.enabled)} | found
 
 
+class SecuritySettings(Group):
     """Who may use the page."""
 
     host: str = _env("MULTIMODEL_HOST", default="127.0.0.1")
     port: int = _env("MULTIMODEL_PORT", default=7860, ge=0, le=65535)
     allowed_hosts: tuple[str, ...] = _env("MULTIMODEL_ALLOWED_HOSTS", default=())  # besides this machine's own names
+
+    @property
+    def private(self) -> bool:
+        """Whether nobody but the person at this machine can reach the page: its paths may then be named there.
+
+        >>> SecuritySettings(host="127.0.0.1").private, SecuritySettings(host="0.0.0.0").private
+        (True, False)
+        """
+        try:
+            return not self.allowed_hosts and (self.host == "localhost" or ip_address(self.host).is_loopback)
+        except ValueError:
+            return False
 
 
 class Settings(BaseModel):
@@ -150,6 +163,7 @@ class Settings(BaseModel):
     api: ApiSettings = Field(default_factory=ApiSettings)
     chat: ChatSettings = Field(default_factory=ChatSettings)
     performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     environment: dict[str, SecretStr] = Field(default_factory=dict, repr=False)  # keys named by endpoints
 
@@ -163,7 +177,6 @@ class Settings(BaseModel):
             raise _invalid(error) from None
         except SettingsError as error:
             raise _unreadable(error) from None
-    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
         found = {name: SecretStr(value) for name, value in keys.items() if value}
         return settings.model_copy(update={"environment": found})
 
@@ -212,11 +225,11 @@ def child_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
 
 
-def process_rank() -> int:
-    """The place of this process among those that train one model, as torchrun and accelerate say it; 0 when alone."""
-    return int(os.environ.get("RANK", "0"))
 def tell_libraries(values: Mapping[str, str]) -> None:
     """Set variables of this process for libraries that can be told in no other way."""
     os.environ.update(values)
 
 
+def process_rank() -> int:
+    """The place of this process among those that train one model, as torchrun and accelerate say it; 0 when alone."""
+    return int(os.environ.get("RANK", "0"))
