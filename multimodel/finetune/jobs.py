@@ -341,9 +341,9 @@ class Jobs:
                 threads=self._cores.total,
                 output=subprocess.DEVNULL,
                 errors=errors,
+                more=self._settings.tracking.environment(),
             )
         with self._changed:
-                more=self._settings.tracking.environment(),
             work.process = process
         if work.closing.is_set() and process.stdin:
             process.stdin.close()
