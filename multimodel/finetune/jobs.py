@@ -6,6 +6,7 @@ there sees the same. The app's end lets a run save itself; the next app goes on 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -49,7 +50,6 @@ class _Work:
     device: str
     thread: Thread | None = None
     process: subprocess.Popen[bytes] | None = None
-    data: Dataset | None = None  # given by the page; else the config says where it is
     closing: Event = field(default_factory=Event)
 
 
@@ -69,23 +69,29 @@ class Jobs:
         self._views: dict[str, tuple[Reader, TrainUpdate]] = {}
 
     def start(self, config: TrainConfig, data: Dataset | None = None) -> str:
-        """Put a run in line; returns its name. `data`: rows that a page has already read and repaired.
+        """Put a run in line; returns its name. `data`: rows that a page has read; they are repaired, split and kept.
 
-        Raises InvalidName where the name is no name or taken, TrainingError where the folder cannot be written.
+        Raises InvalidName where the name is no name or taken, DataError where the given rows cannot be trained on,
+        TrainingError where the folder cannot be written.
         """
         config = config.merge({"name": self.store.path(config.name).name})
         folder = self.store.runs / config.name
+        given = sources.finished(data, config) if data else None
         with self._changed:
             if self.store.taken(config.name):
                 raise InvalidName(f"There is already a model or run {config.name!r}.", hint="Choose another name.")
             try:
                 folder.mkdir(parents=True)
-                Order(config, "", str(self.store.folder), "", datetime.now(UTC).isoformat()).save(folder)
+                kept = rows.save(given, folder / runfolder.DATA) if given else ""
+                Order(config, "", str(self.store.folder), kept, datetime.now(UTC).isoformat()).save(folder)
             except FileExistsError:
                 raise InvalidName(f"There is already a run {config.name!r}.", hint="Choose another name.") from None
             except OSError as error:
+                shutil.rmtree(folder, ignore_errors=True)
                 raise disk_error(error, f"The folder {str(self.store.runs)!r}") from error
-            self._enqueue(config, data)
+            for note in given.notes if given else ():
+                Writer(folder).log(note)
+            self._enqueue(config)
         return config.name
 
     def launch_command(self, name: str, processes: int, *, gpus: bool = False) -> list[str]:
@@ -121,7 +127,7 @@ class Jobs:
             if changes:
                 order = self._change(folder, order, changes)
             runfolder.forget(folder)
-            self._enqueue(order.config, None)
+            self._enqueue(order.config)
 
     def stop(self, name: str) -> None:
         """Ask a run to stop after its step; the best model so far is kept. One that is in line leaves it."""
@@ -237,10 +243,10 @@ class Jobs:
             before = [work for work in self._line if mine and work.device == mine.device]
             return replace(update, position=before.index(mine) or None if mine else None)
 
-    def _enqueue(self, config: TrainConfig, data: Dataset | None) -> None:
+    def _enqueue(self, config: TrainConfig) -> None:
         """The caller holds the condition."""
         Writer(self.store.runs / config.name).phase("queued", "waiting for the device")
-        work = _Work(config.name, self._device(config.device), data=data)
+        work = _Work(config.name, self._device(config.device))
         self._line.append(work)
         work.thread = Thread(target=self._work, args=(work,), name=f"run-{config.name}", daemon=True)
         work.thread.start()
@@ -307,11 +313,7 @@ class Jobs:
         order, writer = Order.load(folder), Writer(folder)
         if not order.data_hash:
             writer.phase("preparing", "reading the data")
-            data = (
-                sources.finished(work.data, order.config)
-                if work.data
-                else sources.prepared(order.config, self._settings)
-            )
+            data = sources.prepared(order.config, self._settings)
             order = replace(order, data_hash=rows.save(data, folder / runfolder.DATA))
             for note in data.notes:
                 writer.log(note)

@@ -1,0 +1,43 @@
+"""What a page asks of the server and how it is answered: functions that a gr.HTML serves, one object in, one out.
+
+Every value a page sends is checked by the function it is sent to: these are public addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from multimodel.errors import MultimodelError
+
+from .explorer_list import error_html
+
+Answer = dict[str, Any]
+QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+
+
+def answering(function: Callable[[Any, Answer], Answer], retry: str = "") -> Callable[[Any, Answer | None], Answer]:
+    """Errors of ours become an answer too: {"error": HTML}. The page sends one object or nothing.
+
+    `retry`: the action of a button that asks again.
+    """
+
+    def answer(self: Any, asked: Answer | None = None) -> Answer:
+        try:
+            return function(self, asked if isinstance(asked, dict) else {})
+        except MultimodelError as error:
+            return {"error": error_html(error, retry)}
+
+    answer.__name__ = function.__name__
+    answer.__doc__ = function.__doc__
+    return answer
+
+
+def served(method: Callable[[Answer | None], Answer]) -> Callable[[Answer | None], Answer]:
+    """A method as a function of its own: Gradio marks what it serves."""
+
+    def call(asked: Answer | None = None) -> Answer:
+        return method(asked)
+
+    call.__name__ = method.__name__
+    return call
