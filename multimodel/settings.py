@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -90,12 +91,13 @@ class ApiSettings(Group):
 
 
 class ChatSettings(Group):
-    """What a new chat starts with."""
+    """What a new chat starts with, and where all are kept."""
 
     columns: tuple[str, ...] = _env("MULTIMODEL_COLUMNS", default=("transformers:guide", "gguf:guide"))
     max_tokens: int = _env("MULTIMODEL_MAX_TOKENS", default=1024, ge=1)
     temperature: float = _env("MULTIMODEL_TEMPERATURE", default=0.0, ge=0, le=2)
     system_prompt: str = _env("MULTIMODEL_SYSTEM_PROMPT", default="")
+    data_dir: Path = _env("MULTIMODEL_DATA_DIR", default=Path("user_data"))
 
     @field_validator("columns")
     @classmethod
@@ -114,6 +116,22 @@ class PerformanceSettings(Group):
     threads: int | None = _env("MULTIMODEL_THREADS", default=None, ge=1)  # None: all cores but one
     idle_minutes: float = _env("MULTIMODEL_IDLE_MINUTES", default=15.0, ge=0)  # 0: loaded models stay
     updates_per_second: float = _env("MULTIMODEL_UPDATES_PER_SECOND", default=15.0, gt=0, le=15)
+
+
+class TrackingSettings(Group):
+    """Where the curves of fine-tuning runs are kept beside the runs' own record."""
+
+    enabled: bool = _env("MULTIMODEL_TRACKING", default=True)
+    project: str = _env("MULTIMODEL_TRACKING_PROJECT", default="multimodel", pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")
+    wandb_key: SecretStr | None = _env("WANDB_API_KEY", default=None)
+    wandb_url: str = _env("WANDB_BASE_URL", default="https://api.wandb.ai", pattern=r"^https?://[^\s@]+$")
+
+    def environment(self) -> dict[str, str]:
+        """The same for the process that trains, key included; nothing of it is written anywhere."""
+        key = self.wandb_key.get_secret_value() if self.wandb_key else ""
+        names = ("MULTIMODEL_TRACKING_PROJECT", "WANDB_API_KEY", "WANDB_BASE_URL")
+        found = dict(zip(names, (self.project, key, self.wandb_url), strict=True)) if self.enabled else {}
+        return {"MULTIMODEL_TRACKING": str(self.enabled)} | found
 
 
 class SecuritySettings(Group):
@@ -145,6 +163,7 @@ class Settings(BaseModel):
     api: ApiSettings = Field(default_factory=ApiSettings)
     chat: ChatSettings = Field(default_factory=ChatSettings)
     performance: PerformanceSettings = Field(default_factory=PerformanceSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     environment: dict[str, SecretStr] = Field(default_factory=dict, repr=False)  # keys named by endpoints
 
@@ -175,7 +194,7 @@ def _invalid(error: ValidationError) -> InvalidSetting:
 def _unreadable(error: SettingsError) -> InvalidSetting:
     """A list or an object that is not JSON: pydantic-settings names only the field."""
     field = str(error).split('"')[1]
-    groups = (ModelSettings, ApiSettings, ChatSettings, PerformanceSettings, SecuritySettings)
+    groups = (ModelSettings, ApiSettings, ChatSettings, PerformanceSettings, TrackingSettings, SecuritySettings)
     info = next(group.model_fields[field] for group in groups if field in group.model_fields)
     alias = info.validation_alias
     name = alias.choices[0] if isinstance(alias, AliasChoices) else field
@@ -204,6 +223,11 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE", re.IGNOREC
 def child_environment() -> dict[str, str]:
     """The environment for a process that reads files of others: everything but what looks like a secret."""
     return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+
+
+def tell_libraries(values: Mapping[str, str]) -> None:
+    """Set variables of this process for libraries that can be told in no other way."""
+    os.environ.update(values)
 
 
 def process_rank() -> int:
