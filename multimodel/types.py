@@ -23,6 +23,15 @@ ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")  # how a repository of the Hub is named:
 _HALF = re.compile("[\ud800-\udfff]")
 
 
+def whole(text: str) -> str:
+    """A text that a wire and a file can carry: halves of a character become U+FFFD.
+
+    >>> whole("a\\ud800b"), whole("\\ud83d\\ude00")
+    ('a�b', '😀')
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") if _HALF.search(text) else text
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation. Halves of a character, which no wire and no file can carry, become U+FFFD.
@@ -35,9 +44,7 @@ class Message:
     content: str
 
     def __post_init__(self) -> None:
-        if _HALF.search(self.content):
-            whole = self.content.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-            object.__setattr__(self, "content", whole)
+        object.__setattr__(self, "content", whole(self.content))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class ModelId:
 
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 RopeScaling = Literal["linear", "yarn"]
 

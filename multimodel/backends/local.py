@@ -144,14 +144,13 @@ class LocalBackend:
 
     def _options(self, plan: MemoryPlan) -> LoadOptions:
         """How to load it, as it was planned."""
-        load, request = self._spec.load, plan.request
-        dtype = cast(DType, request.dtype)
-        return replace(load, dtype=dtype, sequences=request.sequences, anyway=self._place.anyway > 0)
+        dtype = cast(DType, plan.dtype)
+        return replace(self._spec.load, dtype=dtype, sequences=plan.request.sequences, anyway=self._place.anyway > 0)
 
 
 def squeezed(plan: MemoryPlan, load: LoadOptions) -> str:
     """What to tell of a model whose number format memory chose; empty where it is the usual one, or was asked for."""
-    dtype, usual = plan.request.dtype, plan.request.target.dtype
+    dtype, usual = plan.dtype, plan.request.target.dtype
     if load.dtype != "auto" or dtype not in ("int8", "bfloat16") or dtype == usual:
         return ""
     words = {"int8": "in 8 bits (int8), because 16 do", "bfloat16": "as bfloat16, because float32 does"}[dtype]

@@ -99,6 +99,7 @@ class MemoryPlan:
     request: Request
     terms: tuple[Term, ...]
     engine: Literal["llama.cpp", "transformers"] = "transformers"
+    dtype: str = "auto"  # of a transformers model: the number format that was chosen, where the request says "auto"
     context_limit: int | None = None  # tokens the model was trained for
     refusal: str = ""  # why the engine makes no such context; the figures are then what it would take
     notes: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,8 @@ from .plan import MemoryPlan, Request, Term
 from .shape import Shape, elements
 from .target import Target
 
-WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 2}  # bytes of a number; int8 is for linear layers alone
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 2, "int4": 2}  # bytes of a number
+PACKED = {"int8": 1.0, "int4": 0.625}  # bytes of a number in a linear layer; four bits have a scale and a middle for 32
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # what is converted; packed formats stay as they are
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 LARGE_MODEL = 10**9  # parameters, from which on 8 bits are worth their rounding where memory asks for it
@@ -44,7 +45,7 @@ class TorchModel:
     embedding: Stored | None = None  # the input embedding, where it is not the output layer too
     tokenizer: bool = True
     exact: bool = True  # False: sizes are not from the headers
-    linear: int = 0  # parameters of linear layers, which int8 holds in one byte each
+    linear: int = 0  # parameters of linear layers, which can be packed
 
     @cached_property
     def shape(self) -> Shape:
@@ -63,8 +64,9 @@ class TorchModel:
         terms = self._training_terms(request) if request.training else self._terms(request, dtype)
         return MemoryPlan(
             model=self.name,
-            request=replace(request, dtype=request.dtype),
+            request=request,
             terms=terms,
+            dtype=dtype,
             context_limit=limit,
             notes=tuple(self._notes(request, dtype)),
             replan=self.plan,
@@ -83,7 +85,7 @@ class TorchModel:
     def weights(self, dtype: str) -> int:
         """Bytes of the weights once loaded: floating point in `dtype`, packed formats as they are."""
         size = sum(converted(stored, dtype) for stored in self.stored)
-        return size - self.linear if dtype == "int8" else size
+        return size - round(self.linear * (WIDTH[dtype] - PACKED[dtype])) if dtype in PACKED else size
 
     def _terms(self, request: Request, dtype: str) -> tuple[Term, ...]:
         width, shape, kind = WIDTH[dtype], self.shape, request.target.kind

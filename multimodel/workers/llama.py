@@ -1,9 +1,9 @@
 """GGUF models through llama.cpp: one context, several answers in every forward pass, prefixes computed once.
 
 Each sequence of the KV cache is a slot. A slot keeps what it has evaluated after its answer has ended;
-a new prompt begins where the longest common prefix of any slot ends. An answer is a row of tokens still to be
-evaluated: at first the prompt, later one token at a time, so reading and decoding are the same thing here and share
-every batch.
+a new prompt begins where the longest common prefix of any slot ends, and waits where another is reading the same
+beginning just now. An answer is a row of tokens still to be evaluated: at first the prompt, later one token at a time,
+so reading and decoding are the same thing here and share every batch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
-from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
+from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, without_specials
 from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame
 from .text import HALF, TextStream
 
 PIECE = 128  # prompt tokens a step evaluates while nobody decodes
 SHARED_PIECE = 32  # the same while somebody does: their next token waits for it
 SLOW_STEP = 0.5  # seconds; longer steps make the pieces smaller, so that a cancel is obeyed soon
-WORTH_COPYING = 32  # tokens; copying moves the whole cache of a sequence, and reading a few again is quicker
+WORTH_COPYING = 16  # tokens; copying moves the whole cache of a sequence, and reading a few again is quicker
 DEFAULT_CONTEXT = 4096
 CACHE_SHARE = 0.25  # of the free memory, for the KV cache; it decides how many answers there are at once
 HEADER = 24  # bytes of the smallest GGUF: magic, version, two counts
@@ -90,8 +90,9 @@ class Answer:
     sampler: Sampler
     text: TextStream
     prompt_tokens: int
-    reused_tokens: int
     limit: int  # tokens it may write
+    reused_tokens: int = 0
+    leader: tuple[Slot, Answer, int] | None = None  # it reads so many tokens of the same beginning
     constraint: Constraint | None = None
     top_logprobs: int | None = None
     finish: FinishReason | None = None
@@ -101,6 +102,14 @@ class Answer:
     @property
     def reading(self) -> bool:
         return self.written == 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the leader has yet to read what both share."""
+        if not self.leader:
+            return False
+        slot, answer, shared = self.leader
+        return slot.answer is answer and len(slot.tokens) < shared
 
 
 @dataclass(eq=False)
@@ -142,12 +151,14 @@ class LlamaRuntime:
         spare = reserve(request.params.max_tokens, self._length)
         kept, dropped = fit(request.messages, self._count, self._length, spare)
         prompt = self._prompt(kept)
-        slot = self._place(prompt)
-        reused = len(slot.tokens)
+        leader = self._leader(prompt)
+        slot = self._spare() if leader else self._place(prompt)
+        reused = 0 if leader else len(slot.tokens)
         room = self._length - len(prompt)
         slot.answer = Answer(
             id=request.id,
             pending=prompt[reused:],
+            leader=leader,
             sampler=Sampler(request.params, self._model, prompt, self._length),
             text=TextStream(self._model.decode, [], request.params.stop or ()),
             prompt_tokens=len(prompt),
@@ -163,6 +174,8 @@ class LlamaRuntime:
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
         began = time.perf_counter()
+        for slot in self._slots:
+            self._follow(slot)
         shares = self._shares()
         self._evaluate(shares)
         events = [event for slot, _ in shares if slot.answer for event in self._advance(slot.answer)]
@@ -226,11 +239,36 @@ class LlamaRuntime:
         if source.answer is None and 2 * shared >= len(source.tokens):
             slot = source  # little is lost by cutting it back
         else:
-            free = (slot for slot in self._slots if not slot.answer)
-            slot = min(free, key=lambda slot: (bool(slot.tokens), slot.used))
+            slot = self._spare()
             shared = self._copy(source, slot, shared)
         self._cut(slot, shared)
         return slot
+
+    def _spare(self) -> Slot:
+        """The free slot that is missed least."""
+        free = (slot for slot in self._slots if not slot.answer)
+        return min(free, key=lambda slot: (bool(slot.tokens), slot.used))
+
+    def _leader(self, prompt: Sequence[int]) -> tuple[Slot, Answer, int] | None:
+        """Who reads the longest beginning of a prompt just now, and how long it is, where waiting saves work."""
+        most, leader = max(self._reusable(slot, prompt) for slot in self._slots) + WORTH_COPYING, None
+        for slot in self._slots:
+            if slot.answer and slot.answer.reading:
+                shared = min(common_prefix(slot.tokens + slot.answer.pending, prompt), len(prompt) - 1)
+                if shared >= most:
+                    most, leader = shared + 1, (slot, slot.answer, shared)
+        return leader
+
+    def _follow(self, slot: Slot) -> None:
+        """Take over what a leader has read, once it has; a leader that is gone has left it in its slot."""
+        answer = slot.answer
+        if not answer or not answer.leader or answer.waiting:
+            return
+        answer.leader, prompt = None, answer.pending
+        source = max(self._slots, key=lambda other: self._reusable(other, prompt))
+        shared = self._copy(source, slot, self._reusable(source, prompt))
+        self._cut(slot, shared)
+        answer.pending, answer.reused_tokens = prompt[len(slot.tokens) :], len(slot.tokens)
 
     def _copy(self, source: Slot, target: Slot, shared: int) -> int:
         """Bring shared tokens into another slot; how many of them are there then."""
@@ -255,7 +293,7 @@ class LlamaRuntime:
 
     def _shares(self) -> list[tuple[Slot, int]]:
         """Who gets how many tokens of the next batch: decoders one each, then the prompts, shortest first."""
-        answers = ((slot, slot.answer) for slot in self._slots if slot.answer)
+        answers = ((slot, slot.answer) for slot in self._slots if slot.answer and not slot.answer.waiting)
         busy = sorted(answers, key=lambda pair: len(pair[1].pending))
         decoding = any(not answer.reading for _, answer in busy)
         left = min(self._piece, SHARED_PIECE) if decoding else self._piece
@@ -339,15 +377,6 @@ class LlamaRuntime:
 def _has_magic(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens are equal.
-
-    >>> common_prefix([1, 2, 3], [1, 2, 4, 5]), common_prefix([], [1])
-    (2, 0)
-    """
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _rest(answer: Answer) -> str:

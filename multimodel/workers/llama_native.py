@@ -24,7 +24,7 @@ from .constraint import Mask, Vocabulary
 
 BATCH = 512  # tokens a forward pass takes at most
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
-ERROR = 3  # llama.cpp's log levels: 1 info, 2 warning, 3 error, 4 debug, 5 continues the line before
+ERROR = 4  # llama.cpp's log levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues the line before
 
 _said: deque[str] = deque(maxlen=8)
 

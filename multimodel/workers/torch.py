@@ -18,10 +18,10 @@ from ..types import FinishReason, LoadOptions, Message, PromptSize, Usage
 from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
 from .fit import fit, left_out, measured, reserve
 from .logprobs import check_bias, logprob_frame
-from .prompt import PLAIN_NOTE, plain_prompt, render, without_specials
+from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, without_specials
 from .protocol import Frame, Progress, Request, error_frame
 from .text import TextStream
-from .torch_cache import PrefixStore, empty_cache
+from .torch_cache import Kept, PrefixStore, empty_cache
 from .torch_llama import quick
 from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
@@ -30,6 +30,7 @@ from .torch_vocabulary import exact, pieces
 PIECE = 256  # tokens of a prompt evaluated in one step, so that Stop waits for no more than that
 SHARED_PIECE = 32  # the same while others decode: their next token waits for it
 LEAST_PIECE = 8
+WORTH_WAITING = 8  # tokens that another answer is about to read; copying their keys and values costs less
 SLOW_STEP = 0.5  # seconds; a longer step halves the pieces
 KEPT_CACHES = 512 << 20  # bytes for the caches of finished answers, where a tenth of the free memory is not less
 TAIL = 8  # prompt tokens that decide how a decoder begins the answer
@@ -49,19 +50,28 @@ class Answer:
     id: int
     tokens: list[int]  # prompt and answer
     prompt: int  # how many of them are the prompt
-    evaluated: int  # how many of them the cache holds
-    reused: int  # how many of those it held from the start
-    cache: Any
     sampler: Sampler
     text: TextStream
     most: int  # tokens in all at which the answer ends
+    cache: Any = None  # from the moment it need not wait for a leader
+    evaluated: int = 0  # how many of the tokens the cache holds
+    reused: int = 0  # how many of those it held from the start
     constraint: Constraint | None = None
     top_logprobs: int | None = None
     over: bool = False
+    leader: tuple[Answer, int] | None = None  # reads so many tokens of the same beginning, which are then copied
 
     @property
     def reading(self) -> bool:
         return self.evaluated < self.prompt
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the leader has yet to read what both share."""
+        if not self.leader:
+            return False
+        answer, shared = self.leader
+        return not answer.over and answer.evaluated < shared
 
     def usage(self) -> Usage:
         return Usage(self.prompt, len(self.tokens) - self.prompt, reused_tokens=self.reused)
@@ -95,14 +105,11 @@ class TorchRuntime:
         tokens = self._tokens(fitted.kept)
         if not tokens:
             raise BadRequest("There is nothing to answer.", hint="Write a prompt.")
-        start = self._store.take(tokens)
         self._answers[request.id] = Answer(
             id=request.id,
             tokens=tokens,
             prompt=len(tokens),
-            evaluated=len(start.tokens),
-            reused=len(start.tokens),
-            cache=start.cache,
+            leader=self._leader(tokens),
             sampler=Sampler(request.params, self.facts.device, len(tokens), constraint),
             text=TextStream(self._decode, tokens[-TAIL:], request.params.stop or ()),
             most=min(context, len(tokens) + (asked or context)),
@@ -113,24 +120,25 @@ class TorchRuntime:
 
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
-        answers = [answer for answer in self._answers.values() if not answer.over]
-        reading = [answer for answer in answers if answer.reading]
-        decoding = [answer for answer in answers if not answer.reading]
-        piece = min(self._piece, SHARED_PIECE if decoding else PIECE)
+        answers = [answer for answer in self._answers.values() if not answer.over and not answer.waiting]
+        decoding = [answer for answer in answers if answer.cache and not answer.reading]
         together = [decoding] if self._quick and decoding else [[answer] for answer in decoding]
         frames: list[Frame] = []
         with torch.inference_mode():
+            for answer in answers:
+                frames += _guarded([answer], self._begin, answer)
             for group in together:
                 frames += _guarded(group, self._decode_one, group)
-            for answer in reading[:1]:
-                frames += _guarded([answer], self._read, answer, piece)
+            if shares := self._shares([a for a in answers if a.reading and not a.over], bool(decoding)):
+                frames += _guarded([answer for answer, _ in shares], self._read, shares)
         return frames
 
     def drop(self, id: int) -> None:
         """See `protocol.Runtime`."""
-        answer = self._answers.pop(id, None)
-        if answer and answer.evaluated:
-            self._store.keep(answer.tokens[: answer.evaluated], answer.cache)
+        if answer := self._answers.pop(id, None):
+            answer.over = True  # for those who wait for it
+            if answer.evaluated:
+                self._store.keep(answer.tokens[: answer.evaluated], answer.cache)
 
     def active(self) -> int:
         """See `protocol.Runtime`."""
@@ -152,30 +160,64 @@ class TorchRuntime:
         """See `protocol.Runtime`."""
         cache = empty_cache(self._model.config)
         with torch.inference_mode():
-            self._quick([0], [cache]) if self._quick else self._forward([0], cache)
+            self._quick([[0]], [cache]) if self._quick else self._forward([0], cache)
 
     def close(self) -> None:
         """See `protocol.Runtime`."""
         self._answers.clear()
 
-    def _read(self, answer: Answer, piece: int) -> list[Frame]:
-        """Evaluate a piece of the prompt; after the last one, choose the first token."""
+    def _leader(self, tokens: Sequence[int]) -> tuple[Answer, int] | None:
+        """Who reads the longest beginning of these tokens just now, and how long it is, where waiting saves work."""
+        found = None
+        for answer in self._answers.values() if self._store.cuts else ():
+            shared = min(common_prefix(answer.tokens[: answer.prompt], tokens), len(tokens) - 1)
+            ahead = shared - answer.evaluated
+            if not answer.over and ahead >= WORTH_WAITING and (found is None or shared > found[1]):
+                found = answer, shared
+        return found
+
+    def _begin(self, answer: Answer) -> list[Frame]:
+        """Start with the longest beginning of the prompt that any cache holds."""
+        if answer.cache is None:
+            used = [Kept(tuple(a.tokens[: a.evaluated]), a.cache) for a in self._answers.values() if a.evaluated]
+            start = self._store.take(answer.tokens, used)
+            answer.cache, answer.evaluated, answer.reused = start.cache, len(start.tokens), len(start.tokens)
+        return []
+
+    def _shares(self, reading: Sequence[Answer], shared: bool) -> list[tuple[Answer, int]]:
+        """Who reads how many tokens now, those with the fewest first; one at a time without the quick way."""
+        left = min(self._piece, SHARED_PIECE if shared else PIECE)
+        shares = []
+        for answer in sorted(reading, key=lambda a: a.prompt - a.evaluated)[: None if self._quick else 1]:
+            if count := min(answer.prompt - answer.evaluated, left):
+                shares.append((answer, count))
+                left -= count
+        return shares
+
+    def _read(self, shares: Sequence[tuple[Answer, int]]) -> list[Frame]:
+        """Evaluate pieces of prompts; after the last one, choose the first token."""
         started = time.perf_counter()
-        end = min(answer.evaluated + piece, answer.prompt)
-        logits = self._forward(answer.tokens[answer.evaluated : end], answer.cache)
-        answer.evaluated = end
+        rows = self._evaluate([(a, a.tokens[a.evaluated : a.evaluated + count]) for a, count in shares])
         if time.perf_counter() - started > SLOW_STEP:
-            self._piece = max(LEAST_PIECE, piece // 2)
-        if answer.reading:
-            return [{"event": "reading", "id": answer.id, "fraction": end / answer.prompt}]
-        return self._choose(answer, logits)
+            self._piece = max(LEAST_PIECE, sum(count for _, count in shares) // 2)
+        frames: list[Frame] = []
+        for (answer, count), logits in zip(shares, rows, strict=True):
+            answer.evaluated += count
+            if answer.reading:
+                frames.append({"event": "reading", "id": answer.id, "fraction": answer.evaluated / answer.prompt})
+            else:
+                frames += _guarded([answer], self._choose, answer, logits)
+        return frames
+
+    def _evaluate(self, work: Sequence[tuple[Answer, list[int]]]) -> torch.Tensor:
+        """The logits after the last of each one's tokens, shape (answers, vocabulary)."""
+        if self._quick:
+            return self._quick([tokens for _, tokens in work], [answer.cache for answer, _ in work])
+        return torch.stack([self._forward(tokens, answer.cache) for answer, tokens in work])
 
     def _decode_one(self, answers: Sequence[Answer]) -> list[Frame]:
         """Evaluate the newest token of each, and choose the next ones."""
-        if self._quick:
-            rows = self._quick([a.tokens[-1] for a in answers], [a.cache for a in answers])
-        else:
-            rows = torch.stack([self._forward(a.tokens[-1:], a.cache) for a in answers])
+        rows = self._evaluate([(answer, answer.tokens[-1:]) for answer in answers])
         frames: list[Frame] = []
         for answer, logits in zip(answers, rows, strict=True):
             answer.evaluated += 1

@@ -34,7 +34,7 @@ def add(model: Any, folder: Path, scale: float) -> None:
             weight = getattr(modules.get(name), "weight", None)
             change = _change(config, down, up, scale)
             if weight is not None and not weight.is_floating_point():
-                raise BrokenFile("An adapter cannot be added to weights of 8 bits.", hint="Load it as bfloat16.")
+                raise BrokenFile("An adapter cannot be added to packed weights.", hint="Load it as bfloat16.")
             if weight is None or weight.shape != change.shape:
                 raise BrokenFile(f"The adapter changes {name}, which this model has not, or not so.", hint=WRONG_MODEL)
             weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))

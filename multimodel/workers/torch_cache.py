@@ -10,6 +10,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from .prompt import common_prefix
+
 SPARE = 256  # tokens of room added whenever a buffer is full
 MOST_KEPT = 16  # caches; each is compared with every new prompt
 
@@ -68,7 +70,7 @@ def _copy(cache: Any, config: Any, tokens: int) -> Any:
     return copied
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kept:
     """A cache and the tokens it holds."""
 
@@ -89,45 +91,39 @@ class PrefixStore:
         self._config = config
         self._budget = budget
         self._kept: list[Kept] = []
+        self.cuts = _is_plain(empty_cache(config))  # whether a part of a cache can be taken
 
     @property
     def tokens(self) -> int:
         """How many tokens the kept caches hold."""
         return sum(len(kept.tokens) for kept in self._kept)
 
-    def take(self, prompt: Sequence[int]) -> Kept:
+    def take(self, prompt: Sequence[int], used: Sequence[Kept] = ()) -> Kept:
         """A cache with the longest beginning of `prompt` that any cache holds, but not its last token.
 
         The last one is always evaluated: its logits are what the answer begins with. A sliding window or a recurrent
         state cannot be cut, so such a cache serves only where it is a beginning as it stands.
+        `used`: caches of answers under way, which are copied.
         """
-        best = max(self._kept, key=lambda kept: self._usable(kept, prompt), default=None)
+        cut = [kept for kept in used if _is_plain(kept.cache)]
+        best = max([*self._kept, *cut], key=lambda kept: self._usable(kept, prompt), default=None)
         shared = self._usable(best, prompt) if best else 0
         if not best or not shared:
             return Kept((), empty_cache(self._config))
-        if shared == len(best.tokens):
+        if shared == len(best.tokens) and best in self._kept:
             self._kept.remove(best)
             return best
         return Kept(best.tokens[:shared], _copy(best.cache, self._config, shared))
 
     def keep(self, tokens: Sequence[int], cache: Any) -> None:
         """Put a cache away; those it continues go, and the oldest where the budget is spent."""
-        self._kept = [kept for kept in self._kept if common(kept.tokens, tokens) < len(kept.tokens)]
+        self._kept = [kept for kept in self._kept if common_prefix(kept.tokens, tokens) < len(kept.tokens)]
         self._kept.append(Kept(tuple(tokens), cache))
         while len(self._kept) > MOST_KEPT or sum(kept.size for kept in self._kept) > self._budget:
             self._kept.pop(0)
 
     def _usable(self, kept: Kept, prompt: Sequence[int]) -> int:
-        shared = common(kept.tokens, prompt)
+        shared = common_prefix(kept.tokens, prompt)
         if shared == len(kept.tokens) < len(prompt):
             return shared
         return min(shared, len(prompt) - 1) if _is_plain(kept.cache) else 0
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike.
-
-    >>> common([1, 2, 3], [1, 2, 4, 5])
-    2
-    """
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,4 +1,4 @@
-"""One token of several answers through a model of the Llama family, in a few large operations.
+"""The new tokens of several answers through a model of the Llama family, in a few large operations.
 
 The library's forward takes a thousand Python calls a token, which is most of the time of a small model on a processor
 and of a large one on a GPU. Here projections of one input are one matrix, rotations come from a table, and the tokens
@@ -9,7 +9,7 @@ of all answers share every matrix product; only attention, whose caches differ i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # 
 
 
 class LlamaStep:
-    """Evaluates one token of each answer."""
+    """Evaluates the next tokens of each answer: one while it is written, a piece while its prompt is read."""
 
     def __init__(self, model: Any, context: int) -> None:
         """`model`: of FAMILY. Its projections become views of joined matrices, so no weight is held twice."""
@@ -38,14 +38,36 @@ class LlamaStep:
         self._cos = cos[0, :, None]
         self._sin = torch.cat((-sin[0, :, :half], sin[0, :, half:]), -1)[:, None]
 
-    def __call__(self, tokens: Sequence[int], caches: Sequence[Any]) -> Tensor:
-        """The logits after each token, shape (answers, vocabulary); each cache then holds its token too."""
-        at = [cache.layers[0].get_seq_length() for cache in caches]
-        cos, sin = self._cos[at], self._sin[at]  # (answers, 1, head size)
-        x = self._embedding[list(tokens)]  # (answers, hidden)
+    def __call__(self, tokens: Sequence[Sequence[int]], caches: Sequence[Any]) -> Tensor:
+        """The logits after the last token of each, shape (answers, vocabulary); each cache then holds its tokens."""
+        held = [cache.layers[0].get_seq_length() for cache in caches]
+        at = [start + i for start, some in zip(held, tokens, strict=True) for i in range(len(some))]
+        cos, sin = self._cos[at], self._sin[at]  # (tokens, 1, head size)
+        x = self._embedding[[token for some in tokens for token in some]]  # (tokens, hidden)
+        parts = _parts(held, tokens, x.device)
         for number, layer in enumerate(self._layers):
-            x = layer(x, cos, sin, [cache.layers[number] for cache in caches])
-        return linear(_normed(x, self._norm), self._head)
+            x = layer(x, cos, sin, parts, [cache.layers[number] for cache in caches])
+        last = x if len(x) == len(tokens) else x[[part.end - 1 for part in parts]]
+        return linear(_normed(last, self._norm), self._head)
+
+
+class _Part(NamedTuple):
+    """The rows of one answer, and for several tokens after others which ones each may look at."""
+
+    start: int
+    end: int
+    mask: Tensor | None  # (tokens, tokens in the cache)
+
+
+def _parts(held: Sequence[int], tokens: Sequence[Sequence[int]], device: torch.device) -> list[_Part]:
+    parts, start = [], 0
+    for before, some in zip(held, tokens, strict=True):
+        count, mask = len(some), None
+        if before and count > 1:
+            mask = torch.ones(count, before + count, dtype=torch.bool, device=device).tril(before)
+        parts.append(_Part(start, start + count, mask))
+        start += count
+    return parts
 
 
 class _Layer:
@@ -60,27 +82,39 @@ class _Layer:
         self._heads = attention.q_proj.out_features // self._size
         self._scale = attention.scaling
 
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, caches: Sequence[RoomyLayer]) -> Tensor:
-        x = x + linear(self._attend(_normed(x, self._norm), cos, sin, caches), self._out.weight, self._out.bias)
+    def __call__(
+        self, x: Tensor, cos: Tensor, sin: Tensor, parts: Sequence[_Part], caches: Sequence[RoomyLayer]
+    ) -> Tensor:
+        seen = self._attend(_normed(x, self._norm), cos, sin, parts, caches)
+        x = x + linear(seen, self._out.weight, self._out.bias)
         gate, up = linear(_normed(x, self._norm_after), *self._gate_up).chunk(2, -1)
         return x + linear(silu(gate) * up, self._down.weight, self._down.bias)
 
-    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, caches: Sequence[RoomyLayer]) -> Tensor:
+    def _attend(
+        self, x: Tensor, cos: Tensor, sin: Tensor, parts: Sequence[_Part], caches: Sequence[RoomyLayer]
+    ) -> Tensor:
         turning = self._heads + self._kv_heads  # values are not rotated
         qkv = linear(x, *self._qkv).view(len(x), turning + self._kv_heads, self._size)
         turned = qkv[:, :turning]
         turned = torch.addcmul(turned * cos, turned.roll(self._size // 2, -1), sin)
-        rows = [
-            self._row(turned[i, : self._heads], turned[i, self._heads :], qkv[i, turning:], cache)
-            for i, cache in enumerate(caches)
-        ]
+        rows = []
+        for (start, end, mask), cache in zip(parts, caches, strict=True):
+            query, key = turned[start:end, : self._heads], turned[start:end, self._heads :]
+            keys, values = cache.update(_by_head(key), _by_head(qkv[start:end, turning:]))
+            rows.append(self._one(query, keys, values) if end - start == 1 else self._some(query, keys, values, mask))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
-    def _row(self, query: Tensor, key: Tensor, value: Tensor, cache: RoomyLayer) -> Tensor:
-        """Attention of one answer. The heads that share keys are asked as so many tokens of one head."""
-        keys, values = cache.update(key[None, :, None], value[None, :, None])
+    def _one(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of one token. The heads that share keys are asked as so many tokens of one head."""
         grouped = query.reshape(1, self._kv_heads, -1, self._size)
         return scaled_dot_product_attention(grouped, keys, values, scale=self._scale).reshape(1, -1)
+
+    def _some(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of several tokens; without a mask they are the first ones."""
+        seen = scaled_dot_product_attention(
+            _by_head(query), keys, values, mask, is_causal=mask is None, scale=self._scale, enable_gqa=True
+        )
+        return seen[0].transpose(0, 1).reshape(len(query), -1)
 
 
 def quick(model: Any, context: int) -> LlamaStep | None:
@@ -104,8 +138,17 @@ def _agrees(step: LlamaStep, model: Any) -> bool:
     first, second = empty_cache(model.config), empty_cache(model.config)
     ids = torch.tensor([TRIAL], device=model.device)
     wanted = model(input_ids=ids, past_key_values=first, use_cache=True).logits[0]
-    found = torch.cat([step([token], [second]) for token in TRIAL])
-    return bool((found - wanted).abs().max() <= TOLERANCE.get(wanted.dtype, 0.0) * wanted.abs().max())
+    one_by_one = torch.cat([step([[token]], [second]) for token in TRIAL])
+    third, fourth = empty_cache(model.config), empty_cache(model.config)
+    step([TRIAL[:2]], [third])
+    in_pieces = step([TRIAL[2:], TRIAL], [third, fourth])
+    off = torch.cat([one_by_one - wanted, in_pieces - wanted[-1]]).abs().max()
+    return bool(off <= TOLERANCE.get(wanted.dtype, 0.0) * wanted.abs().max())
+
+
+def _by_head(rows: Tensor) -> Tensor:
+    """(tokens, heads, head size) as (1, heads, tokens, head size)."""
+    return rows.transpose(0, 1)[None]
 
 
 def _normed(x: Tensor, norm: Any) -> Tensor:

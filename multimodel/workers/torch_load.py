@@ -21,8 +21,9 @@ from ..hardware import Device, detect
 from ..memory import Request, target_of
 from ..memory.torch_plan import model_of
 from ..types import LoadOptions
-from . import torch_adapter, torch_int8
+from . import torch_adapter
 from .protocol import Facts, Progress
+from .torch_packed import PACKED, PackedConfig, PackedLinear
 
 DEFAULT_CONTEXT = 4096  # tokens, where neither the person nor the model says less
 
@@ -50,15 +51,15 @@ def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loade
     device, dtype = _place(folder, context, options)
     model = _model(folder, config, device, dtype, progress)
     _check_vocabulary(model, tokenizer)
-    if dtype == "int8" and not any(isinstance(module, torch_int8.Int8Linear) for module in model.modules()):
-        raise InvalidParameter("This model has no linear layers to hold in 8 bits.", hint="Choose another dtype.")
+    if dtype in PACKED and not any(isinstance(module, PackedLinear) for module in model.modules()):
+        raise InvalidParameter(f"This model has no linear layers to hold as {dtype}.", hint="Choose another dtype.")
     if options.adapter:
         torch_adapter.add(model, Path(options.adapter).expanduser(), options.adapter_scale)
     facts = Facts(
         context_length=context,
         device=device.kind,
         dtype=dtype,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=_parameters(model),
         template="own" if tokenizer.chat_template else "plain",
         memory=_resident(),
     )
@@ -142,8 +143,8 @@ def _place(folder: Path, context: int, options: LoadOptions) -> tuple[Device, st
     weighed = model_of(folder.name, files.read_json(folder / files.CONFIG), rows)
     request = Request(context_length=context, target=target_of(device), dtype=options.dtype)
     dtype = weighed.dtype(request)
-    if dtype == "int8" and device.kind != "cpu":
-        raise InvalidParameter("Weights of 8 bits are for the processor here.", hint="Choose bfloat16 or float16.")
+    if dtype in PACKED and device.kind != "cpu":
+        raise InvalidParameter(f"Weights as {dtype} are for the processor here.", hint="Choose bfloat16 or float16.")
     plan = weighed.plan(request)
     if (needed := plan.total - plan.framework) > device.free and not options.anyway:  # the library is here already
         raise TooLarge(
@@ -182,8 +183,8 @@ def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Prog
 
 
 def _format(dtype: str) -> dict[str, Any]:
-    if dtype == "int8":
-        return {"dtype": torch.bfloat16, "quantization_config": torch_int8.Int8Config()}
+    if dtype in PACKED:
+        return {"dtype": torch.bfloat16, "quantization_config": PackedConfig(dtype)}
     return {"dtype": getattr(torch, dtype)}
 
 
@@ -235,6 +236,14 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     for named in (model.generation_config.eos_token_id, text.eos_token_id, tokenizer.eos_token_id):
         found |= {named} if isinstance(named, int) else set(named or ())
     return frozenset(found)
+
+
+def _parameters(model: Any) -> int:
+    """Numbers that were trained: of a packed layer its shape says how many."""
+    packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    held = {id(tensor) for layer in packed for tensor in (layer.weight, layer.scale)}
+    others = sum(int(p.numel()) for p in model.parameters() if id(p) not in held)
+    return others + sum(layer.in_features * layer.out_features for layer in packed)
 
 
 def _resident() -> int:

@@ -118,6 +118,51 @@ def test_a_prefix_is_shared_with_an_answer_under_way(runtime: llama.LlamaRuntime
     assert text_of(events, 3) == expected
 
 
+def forgotten(runtime: llama.LlamaRuntime) -> None:
+    for slot in runtime._slots:
+        runtime._cut(slot, 0)
+
+
+def test_the_same_question_asked_eight_times_at_once_is_read_once(runtime: llama.LlamaRuntime) -> None:
+    expected = answer(runtime, LONG)
+    forgotten(runtime)
+    for id in range(8):
+        ask(runtime, id, LONG)
+    events = run(runtime)
+    assert [text_of(events, id) for id in range(8)] == [expected] * 8
+    evaluated = [
+        done(events, id)["usage"]["input_tokens"] - done(events, id)["usage"]["reused_tokens"] for id in range(8)
+    ]
+    assert sorted(evaluated)[:7] == [1] * 7
+    assert max(evaluated) > len(LONG)
+
+
+def test_a_common_beginning_is_read_once_and_the_rest_by_each(runtime: llama.LlamaRuntime) -> None:
+    prompts = [LONG * 3 + end for end in ("A", "Quite another end of it.", "B", "")]
+    alone = [answer(runtime, prompt, id=i) for i, prompt in enumerate(prompts, start=100)]
+    forgotten(runtime)
+    for i, prompt in enumerate(prompts):
+        ask(runtime, i, prompt)
+    events = run(runtime)
+    assert [text_of(events, i) for i in range(4)] == alone
+    reused = [done(events, i)["usage"]["reused_tokens"] for i in range(4)]
+    assert reused[0] == 0 and min(reused[1:]) > 0.9 * 3 * len(LONG)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_who_waited_for_an_answer_that_was_stopped_goes_on_alone(runtime: llama.LlamaRuntime, steps: int) -> None:
+    expected = answer(runtime, LONG * 5)
+    forgotten(runtime)
+    ask(runtime, 1, LONG * 5)
+    ask(runtime, 2, LONG * 5)
+    for _ in range(steps):
+        runtime.step()
+    runtime.drop(1)
+    events = run(runtime)
+    assert text_of(events, 2) == expected
+    assert (done(events, 2)["usage"]["reused_tokens"] > 0) is bool(steps)
+
+
 def test_the_cache_that_was_idle_for_longest_goes_first(runtime: llama.LlamaRuntime) -> None:
     texts = [f"{i} {LONG}" for i in range(8)]
     for i, text in enumerate(texts):
@@ -306,3 +351,11 @@ def test_little_memory_means_fewer_answers_at_once(tiny_gguf_file: Path, monkeyp
     runtime = llama.load(tiny_gguf_file, LoadOptions(), 1, lambda *_: None)
     assert runtime.facts.slots == 3
     runtime.close()
+
+
+def test_a_broken_file_is_refused_in_the_words_of_llama_cpp(tiny_gguf_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    whole = tiny_gguf_file.read_bytes()
+    broken.write_bytes(whole[:4] + (99).to_bytes(4, "little") + whole[8:])
+    with pytest.raises(BrokenFile, match="version"):
+        llama.load(broken, LoadOptions(), 1, lambda *_: None)

@@ -419,6 +419,61 @@ def test_regenerating_reuses_all_but_the_last_token_of_the_prompt(tiny_folder: P
     assert done(again)["usage"]["reused_tokens"] == done(first)["usage"]["input_tokens"] - 1
 
 
+def asked_at_once(runtime: Any, prompts: Iterable[str], **params: Any) -> tuple[list[str], list[dict[str, int]]]:
+    """(texts, usages) of prompts that arrive together."""
+    frames: list[Frame] = []
+    ids = [frames.extend(runtime.admit(request(id, text, **params))) or id for id, text in enumerate(prompts, 1)]
+    frames = finish(runtime, frames)
+    for id in ids:
+        runtime.drop(id)
+    found = {frame["id"]: frame["usage"] for frame in frames if frame["event"] == "done"}
+    return [text_of(frames, id) for id in ids], [found[id] for id in ids]
+
+
+def test_the_same_question_asked_eight_times_at_once_is_read_once(tiny_folder: Path) -> None:
+    expected = text_of(answer(runtime(tiny_folder), request(1, max_tokens=24)))
+    texts, usages = asked_at_once(runtime(tiny_folder), [PROMPT] * 8, max_tokens=24)
+    assert texts == [expected] * 8
+    evaluated = sorted(usage["input_tokens"] - usage["reused_tokens"] for usage in usages)
+    assert evaluated[:7] == [1] * 7 and evaluated[7] == usages[0]["input_tokens"]
+
+
+def test_a_common_beginning_is_read_once_and_the_rest_by_each(tiny_folder: Path) -> None:
+    prompts = [PROMPT + end for end in ("", " And then?", " Why?")]
+    alone = [text_of(answer(runtime(tiny_folder), request(1, text, max_tokens=24))) for text in prompts]
+    texts, usages = asked_at_once(runtime(tiny_folder), prompts, max_tokens=24)
+    assert texts == alone
+    assert usages[0]["reused_tokens"] == 0 and min(usage["reused_tokens"] for usage in usages[1:]) > 0.9 * len(PROMPT)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_who_waited_for_an_answer_that_was_stopped_goes_on_alone(tiny_folder: Path, steps: int) -> None:
+    long = PROMPT * 7
+    expected = text_of(answer(runtime(tiny_folder), request(1, long, max_tokens=8)))
+    shared = runtime(tiny_folder)
+    shared.admit(request(1, long, max_tokens=8))
+    shared.admit(request(2, long, max_tokens=8))
+    for _ in range(steps):
+        assert shared._answers[1].reading and shared._answers[2].cache is None
+        shared.step()
+    shared.drop(1)
+    frames = finish(shared)
+    assert text_of(frames, 2) == expected
+    assert (done(frames)["usage"]["reused_tokens"] > 0) is bool(steps)
+
+
+def test_prompts_that_arrive_together_are_read_together(tiny_folder: Path) -> None:
+    prompts = [f"{i}. {PROMPT[i:40]}" for i in range(4)]
+    alone = [text_of(answer(runtime(tiny_folder), request(1, text, max_tokens=16))) for text in prompts]
+    together = runtime(tiny_folder)
+    for id, text in enumerate(prompts):
+        together.admit(request(id, text, max_tokens=16))
+    frames = together.step()
+    assert not any(asked.reading for asked in together._answers.values())
+    finish(together, frames)
+    assert [text_of(frames, id) for id in range(4)] == alone
+
+
 def test_without_a_budget_nothing_is_kept(tiny_folder: Path) -> None:
     model = runtime(tiny_folder, kept_caches=0)
     answer(model, request(1, max_tokens=5))

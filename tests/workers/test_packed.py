@@ -1,4 +1,4 @@
-"""Weights of 8 bits: what becomes of them, how near the answers stay, and when memory chooses them."""
+"""Weights of 8 and 4 bits: what becomes of them, how near the answers stay, and when memory chooses them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytest.importorskip("torch")
 import torch  # noqa: E402 - after the check that it is there
 
 from multimodel.workers import torch as runtime  # noqa: E402
-from multimodel.workers.torch_int8 import FEW, Int8Linear  # noqa: E402
+from multimodel.workers.torch_packed import FEW, GROUP, Int4Linear, Int8Linear  # noqa: E402
 
 
 def load(folder: Path, **options: Any) -> Any:
@@ -39,15 +39,17 @@ def said(loaded: Any, text: str) -> str:
     return "".join(frame.get("text", "") for frame in frames if frame["event"] == "text")
 
 
-def test_linear_layers_are_integers_and_the_rest_is_not(tiny_folder: Path) -> None:
-    loaded = load(tiny_folder, dtype="int8")
+@pytest.mark.parametrize(("dtype", "kind"), [("int8", Int8Linear), ("int4", Int4Linear)])
+def test_linear_layers_are_packed_and_the_rest_is_not(tiny_folder: Path, dtype: str, kind: type) -> None:
+    loaded = load(tiny_folder, dtype=dtype)
     model = loaded._model
     kinds = {name: type(module) for name, module in model.named_modules()}
-    assert kinds["model.layers.1.mlp.up_proj"] is kinds["model.layers.0.self_attn.q_proj"] is Int8Linear
+    assert kinds["model.layers.1.mlp.up_proj"] is kinds["model.layers.0.self_attn.q_proj"] is kind
     assert kinds["lm_head"] is torch.nn.Linear
-    assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.int8
+    assert not model.model.layers[0].mlp.up_proj.weight.is_floating_point()
     assert model.lm_head.weight.dtype == model.model.norm.weight.dtype == torch.bfloat16
-    assert loaded.facts.dtype == "int8"
+    assert loaded.facts.dtype == dtype
+    assert loaded.facts.parameters == load(tiny_folder, dtype="float32").facts.parameters
 
 
 def test_the_weights_are_those_of_the_file_within_half_a_step(tiny_folder: Path) -> None:
@@ -63,7 +65,7 @@ def test_the_weights_are_those_of_the_file_within_half_a_step(tiny_folder: Path)
 def test_few_rows_and_many_go_different_ways_to_the_same_end(rows: int) -> None:
     torch.manual_seed(0)
     plain = torch.nn.Linear(64, 48)
-    layer = Int8Linear(plain)
+    layer = Int8Linear.instead(plain)
     scale = (plain.weight.abs().amax(1) / 127).to(torch.bfloat16)
     whole = torch.round(plain.weight / scale.float()[:, None]).clamp(-127, 127).to(torch.int8)
     layer.weight = torch.nn.Parameter(whole, requires_grad=False)
@@ -73,6 +75,38 @@ def test_few_rows_and_many_go_different_ways_to_the_same_end(rows: int) -> None:
         wanted, found = plain(x), layer(x.to(torch.bfloat16)).float()
     assert found.shape == wanted.shape
     assert (found - wanted).norm() / wanted.norm() < 0.02
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_four_bits_stand_for_the_weights_within_half_a_step(rows: int) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(3 * GROUP, 48)
+    layer = Int4Linear.instead(plain)
+    assert layer
+    weight, scale = Int4Linear.pack(plain.weight.detach())
+    assert weight.shape == layer.weight.shape and scale.shape == layer.scale.shape
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    layer.scale = torch.nn.Parameter(scale, requires_grad=False)
+    x = torch.randn(2, rows, 3 * GROUP)
+    with torch.no_grad():
+        unit = torch.eye(3 * GROUP, dtype=torch.bfloat16)
+        held = (layer(unit).float() - plain.bias).T  # (out, in): what the packed weights stand for
+        off, step = (held - plain.weight).abs(), scale[:, :, 0].T.float().repeat_interleave(GROUP, 1)
+        wanted, found = plain(x), layer(x.bfloat16()).float()
+    assert bool((off <= 0.55 * step + 0.01 * plain.weight.abs().max()).all())
+    assert found.shape == wanted.shape
+    assert 0.02 < (found - wanted).norm() / wanted.norm() < 0.12
+
+
+def test_a_layer_whose_shape_cannot_be_packed_stays_as_it_is() -> None:
+    assert Int4Linear.instead(torch.nn.Linear(GROUP + 1, 16)) is None
+    assert Int4Linear.instead(torch.nn.Linear(GROUP, 17)) is None
+
+
+@pytest.mark.skipif(not GUIDE_FOLDER.exists(), reason="needs assets/guide/hf")
+def test_the_built_in_model_in_four_bits_still_knows_its_subject() -> None:
+    held = load(GUIDE_FOLDER, dtype="int4")
+    assert "token" in said(held, "What is a token?").lower()
 
 
 @pytest.mark.skipif(not GUIDE_FOLDER.exists(), reason="needs assets/guide/hf")
@@ -85,7 +119,7 @@ def test_the_built_in_model_says_the_same_word_for_word() -> None:
 def test_an_adapter_cannot_be_added(tiny_folder: Path, tmp_path: Path) -> None:
     from ..test_modifiers import peft_folder
 
-    with pytest.raises(BrokenFile, match="8 bits"):
+    with pytest.raises(BrokenFile, match="packed"):
         load(tiny_folder, dtype="int8", adapter=str(peft_folder(tmp_path / "lora")))
 
 
@@ -125,11 +159,14 @@ def on(free: float, kind: Any = "cpu") -> Request:
     ("free", "dtype"), [(20 * GB, "float32"), (10 * GB, "bfloat16"), (5 * GB, "int8"), (1 * GB, "int8")]
 )
 def test_the_longest_format_that_fits_is_taken(free: int, dtype: str) -> None:
-    assert model(layers=3).dtype(on(free)) == dtype
+    plan = model(layers=3).plan(on(free))
+    assert plan.dtype == dtype
+    assert plan.request.dtype == "auto"  # for another device it is chosen anew
 
 
-def test_eight_bits_take_half_of_sixteen() -> None:
+def test_eight_bits_take_half_of_sixteen_and_four_a_third() -> None:
     big = model(layers=3)
+    assert big.weights("int4") == 0.625 * 3 * GB + 2 * 10**8
     assert big.weights("int8") == 3 * GB + 2 * 10**8
     assert big.weights("bfloat16") == 2 * (3 * GB + 10**8)
     plan = big.plan(replace(on(5 * GB), dtype="int8"))
@@ -144,8 +181,8 @@ def test_small_models_other_devices_and_what_has_no_linear_layers_are_left_alone
 
 def test_what_memory_chose_is_said() -> None:
     def note(dtype: str, options: LoadOptions = LoadOptions(), usual: str = "float32") -> str:
-        target = Target("here", "cpu", GB, GB, usual)
-        return squeezed(MemoryPlan(model="m", request=Request(target=target, dtype=dtype), terms=()), options)
+        request = Request(target=Target("here", "cpu", GB, GB, usual))
+        return squeezed(MemoryPlan(model="m", request=request, terms=(), dtype=dtype), options)
 
     assert note("int8") == "Loaded in 8 bits (int8), because 16 do not fit into memory."
     assert note("bfloat16") == "Loaded as bfloat16, because float32 does not fit into memory."
