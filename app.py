@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from multimodel.board import Boards
 from multimodel.engine import Engine
 from multimodel.errors import MultimodelError
+from multimodel.finetune.tables import Limits
 from multimodel.settings import Settings
 from multimodel.web import Guard
 from tabs.chat import ChatTab
@@ -76,7 +77,7 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         run_history=False,
         enable_monitoring=False,
         footer_links=[],
-        max_file_size="20mb",
+        max_file_size=Limits().file,
         state_session_capacity=200,
         theme=theme(),
         css_paths=[ASSETS / f"{name}.css" for name in ("style", "conversations", "explorer", "finetune", "system")],
@@ -84,6 +85,20 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
     )
     return str(address)
+
+
+def listening(settings: Settings, host: str, port: int) -> Settings:
+    """The settings with the address that the command line gave."""
+    security = settings.security.model_copy(update={"host": host, "port": port})
+    return settings.model_copy(update={"security": security})
+
+
+def take_up(engine: Engine) -> None:
+    """Go on with the fine-tuning runs that the last end of the app interrupted."""
+    try:
+        engine.jobs.recover()
+    except MultimodelError as error:
+        print(f"{error} {error.hint}", file=sys.stderr)
 
 
 def port_free(host: str, port: int) -> bool:
@@ -108,10 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not port_free(options.host, options.port):
         print(f"Port {options.port} on {options.host} is in use. Choose another with --port.", file=sys.stderr)
         return 2
-    with Engine(settings) as engine:
+    with Engine(listening(settings, options.host, options.port)) as engine:
         page = build(engine)
         address = serve(page, engine, options.host, options.port, browser=not options.no_browser)
         print(f"Running on {address}", flush=True)
+        take_up(engine)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl+C
         with suppress(KeyboardInterrupt):
             Event().wait()
