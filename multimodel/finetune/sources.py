@@ -53,6 +53,11 @@ def _beside(path: Path) -> list[str]:
 
 def prepared(config: TrainConfig, settings: Settings, limits: Limits = Limits()) -> Dataset:
     """What a config trains on: read, mapped, repaired and split. Raises DataError or DownloadFailed."""
+    return finished(mapped(config, settings, limits), config)
+
+
+def mapped(config: TrainConfig, settings: Settings, limits: Limits = Limits()) -> Dataset:
+    """The rows of a config as they come, read and mapped. Raises DataError or DownloadFailed."""
     parts = [("train", table(config.data, settings, limits))]
     for name, source in (("validation", config.validation_data), ("test", config.test_data)):
         if source:
@@ -66,7 +71,7 @@ def prepared(config: TrainConfig, settings: Settings, limits: Limits = Limits())
         task=config.task,
         separator=config.label_separator,
     )
-    return finished(rows.dataset(whole, mapping, config.data), config)
+    return rows.dataset(whole, mapping, config.data)
 
 
 def finished(data: Dataset, config: TrainConfig) -> Dataset:
