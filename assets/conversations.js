@@ -2,7 +2,8 @@
 // the event 'act' {op, chat, ...}. Titles and excerpts only ever become text.
 const rows = element.querySelector(".mm-list-rows");
 const said = element.querySelector(".mm-list-said");
-const search = element.querySelector("input");
+const search = element.querySelector('input[type="search"]');
+const file = element.querySelector('input[type="file"]');
 const DAY = 24 * 3600;
 let menu = null; // the open menu
 let typing = null;
@@ -105,10 +106,13 @@ function openMenu(anchor) {
   for (const [op, words] of [
     ["rename", "Rename"],
     ["pin", line.mmPinned ? "Unpin" : "Pin"],
+    ["export json", "Export as JSON"],
+    ["export md", "Export as Markdown"],
+    ["export html", "Export as a page"],
     ["delete", "Delete"],
   ]) {
     const item = button("", words);
-    item.dataset.list = op;
+    [item.dataset.list, item.dataset.kind] = op.split(" ");
     item.setAttribute("role", "menuitem");
     menu.append(item);
   }
@@ -160,6 +164,8 @@ const ACTIONS = {
   rename: (line) => (closeMenu(), rename(line)),
   pin: (line) => act("pin", { chat: line.dataset.chat, pinned: !line.mmPinned }),
   delete: (line) => act("delete", { chat: line.dataset.chat, title: line.dataset.title }),
+  export: (line, source) => (closeMenu(), act("export", { chat: line.dataset.chat, kind: source.dataset.kind })),
+  choose: () => file.click(),
   restore: (line, source) => act("restore", { chat: source.dataset.chat }),
 };
 
@@ -179,6 +185,13 @@ element.addEventListener("keydown", (event) => {
   } else return;
   event.preventDefault();
 });
+file.addEventListener("change", async () => {
+  const [chosen] = file.files;
+  file.value = "";
+  if (!chosen) return;
+  if (chosen.size > 20_000_000) tell({ problem: "The file is larger than 20 MB." });
+  else act("import", { text: await chosen.text() });
+});
 search.addEventListener("input", () => {
   clearTimeout(typing);
   typing = setTimeout(() => act("search"), 120);
@@ -189,5 +202,16 @@ document.addEventListener("pointerdown", (event) => {
   if (drawer && !event.target.closest("#mm-list, #mm-list-button")) window.mmToggleList(false);
 });
 
-watch("value", () => show(props.value));
+function save([name, type, text]) {
+  const link = node("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+watch("value", () => {
+  show(props.value);
+  if (props.value?.download) save(props.value.download);
+});
 show(props.value);

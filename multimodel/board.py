@@ -21,7 +21,7 @@ from .errors import BadRequest, MultimodelError
 from .modifiers import forced
 from .runs import Run
 from .store import Store
-from .types import Message, ModelId, ModelSpec, PromptSize, SamplingParams, Snapshot
+from .types import Message, ModelId, ModelSpec, PromptSize, SamplingParams, Snapshot, TokenLogprob
 
 __all__ = ["BOARDS", "CONTINUED", "MAX_COLUMNS", "Board", "Boards", "Column", "Options", "Turn", "conversation"]
 
@@ -96,6 +96,7 @@ class Board:
         self._states = {state.revision: state for state in states}
         self._state = states[-1]
         self._tree = Tree(kept.turns if kept else ())
+        self._created = kept.created if kept else now()
         self._runs: dict[int, Run] = {}  # by the ids of the turns they answer
 
     # what it shows
@@ -162,7 +163,7 @@ class Board:
         with self._lock:
             self._settle()
             turns = tuple(self._settled(turn) for turn in self._tree.turns)
-            return Conversation(self._title(), turns[0].at if turns else now(), (self._state,), turns)
+            return Conversation(self._title(), self._created, (self._state,), turns)
 
     def watch(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener`, from other threads, whenever a running answer changes; returns the function that ends it."""
@@ -481,12 +482,21 @@ class Boards:
             found = self._known(secret, chat) if CHAT.fullmatch(chat) else None
             return found or self.get(id)
 
-    def keep(self, id: str, conversation: Conversation) -> Board:
+    def keep(
+        self, id: str, conversation: Conversation, logprobs: dict[int, tuple[TokenLogprob, ...]] | None = None
+    ) -> Board:
         """A conversation from elsewhere, as one of this visitor. Raises NotKept."""
         secret, _ = _parts(self.get(id).id)
         chat = _chat()
-        self.store.save(_owner(secret), chat, conversation, {})
+        self.store.save(_owner(secret), chat, conversation, logprobs or {})
         return self.open(f"{secret}.{chat}", chat)
+
+    def kept(self, id: str, chat: str) -> Conversation:
+        """A conversation of this visitor as it can be taken elsewhere, by the title it has in the list."""
+        board = self.open(id, chat)
+        titles = {entry.id: entry.title for entry in self.store.entries(self.owner(board.id))}
+        kept = board.kept()
+        return replace(kept, title=titles.get(board.chat, kept.title))
 
     def entries(self, id: str, words: str = "") -> list[Entry]:
         """The visitor's conversations, or those in which the words occur."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from .types import ModelId, SamplingParams, Snapshot
+from .types import ModelId, SamplingParams, Snapshot, whole
 
 MAX_COLUMNS = 4
 TITLE = 60  # characters of the first prompt that make a title
@@ -22,6 +22,9 @@ class Options:
 
     params: SamplingParams = SamplingParams()
     system: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "system", whole(self.system))
 
 
 @dataclass(frozen=True, slots=True)

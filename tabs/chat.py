@@ -293,7 +293,8 @@ class ChatTab:
 
     def build(self, page: gr.Blocks) -> None:
         """Make the widgets and connect them."""
-        self.id = gr.BrowserState(None, storage_key="multimodel-board")
+        # Gradio's own key would be another at every start, and the browser could not read what it keeps any more
+        self.id = gr.BrowserState(None, storage_key="multimodel-board", secret="multimodel")
         self.target = gr.State(None)
         self.seen = gr.Number(visible=False)  # the page fills it in when it sends
         with gr.Row(elem_id="mm-chat", equal_height=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,9 @@ from gradio.components import Component
 
 from multimodel.board import Board, Boards
 from multimodel.errors import MultimodelError
+from multimodel.exchange import from_json, to_json, to_markdown
 
+from .export import line, to_html
 from .view import problem_text
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -67,6 +70,8 @@ class ConversationList:
         try:
             if event.op == "open":
                 return self.chat.show(self.boards.open(id, str(event.chat)), words)
+            if event.op == "import":
+                return self.chat.show(self.boards.keep(id, *from_json(str(event.text))))
             more = self._change(board, event)
         except MultimodelError as error:
             more = {"problem": problem_text(error)}
@@ -86,7 +91,19 @@ class ConversationList:
             case "delete":
                 store.delete(owner, chat)
                 return {"deleted": [chat, str(event.title)]}
+            case "export":
+                return {"download": self._download(board.id, chat, str(event.kind))}
         return {}
+
+    def _download(self, id: str, chat: str, kind: str) -> list[str]:
+        """The name, type and text of a file."""
+        kept = self.boards.kept(id, chat)
+        stem = re.sub(r"[^\w-]+", "-", kept.title).strip("-")[:50] or "conversation"
+        if kind == "json":
+            return [f"{stem}.json", "application/json", to_json(kept, self.boards.store.logprobs(chat))]
+        if kind == "md":
+            return [f"{stem}.md", "text/markdown", to_markdown(kept, line)]
+        return [f"{stem}.html", "text/html", to_html(kept)]
 
     def connect(self, following: dict[str, Any]) -> None:
         """Connect the widget; after an event the page follows the board that it shows."""

@@ -17,7 +17,7 @@ Logprob = tuple[str, float, list[tuple[str, float]]]
 class Form(BaseModel):
     """JSON with these fields and no other."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Failure(Form):
@@ -44,6 +44,9 @@ class Ending(Form):
 STATE: TypeAdapter[State] = TypeAdapter(State)
 OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
 LOGPROBS: TypeAdapter[list[Logprob]] = TypeAdapter(list[Logprob])
+
+KEY = r"^[\w-]{1,40}$"  # of a column; it becomes part of the page
+LATEST = 1e11  # seconds since 1970 that every calendar can hold
 
 T = TypeVar("T")
 
@@ -88,7 +91,7 @@ def answer(model: ModelId, text: str, reasoning: str, end: Ending) -> Snapshot:
 
 def logprobs_form(tokens: tuple[TokenLogprob, ...]) -> list[Logprob]:
     """Tokens and how likely they were, as they are written."""
-    return [(_bytes(t), t.logprob, [(_bytes(o), o.logprob) for o in t.alternatives]) for t in tokens]
+    return [(_bytes(t), _finite(t), [(_bytes(o), _finite(o)) for o in t.alternatives]) for t in tokens]
 
 
 def logprobs(form: list[Logprob]) -> tuple[TokenLogprob, ...]:
@@ -103,6 +106,11 @@ def logprobs(form: list[Logprob]) -> tuple[TokenLogprob, ...]:
     )
 
 
+def _finite(token: TokenLogprob) -> float:
+    """JSON knows no infinity; the exponential of this is 0 too."""
+    return max(token.logprob, -1000.0)
+
+
 def _bytes(token: TokenLogprob) -> str:
     return token.data.decode("latin-1")
 
@@ -112,8 +120,8 @@ class TurnForm(Form):
 
     id: int = Field(ge=1)
     parent: int | None = None
-    column: str = Field(max_length=40)
-    at: float = 0.0
+    column: str = Field(pattern=KEY)
+    at: float = Field(0.0, ge=0, le=LATEST)
     prompt: str
     model: ModelId
     asked: Options = Options()
@@ -140,8 +148,12 @@ class TurnForm(Form):
             logprobs=logprobs_form(logprobs),
         )
 
+    def read_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of the answer."""
+        return logprobs(self.logprobs)
+
     def turn(self) -> Turn:
-        """The turn of this form, with its log-probabilities."""
+        """The turn of this form, without them."""
         said = answer(self.model, self.text, self.reasoning, self.ending)
         return Turn(self.prompt, said, self.id, self.parent, self.column, self.at, self.asked)
 

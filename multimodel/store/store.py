@@ -12,11 +12,11 @@ from threading import Lock
 from ..conversation import MARKS, Conversation, Entry, State, Turn, now
 from ..errors import MultimodelError, StoreError
 from ..runs import Run
-from ..types import ModelId, TokenLogprob
+from ..types import ModelId, TokenLogprob, whole
 from . import forms
 from .database import Database, transaction
 from .forms import LOGPROBS, OPTIONS, STATE, Ending
-from .writer import Writer, end, told, whole
+from .writer import Writer, end, told
 
 KEPT_STATES = 100  # of a conversation: how far undo goes back
 DELETED_FOR = 7 * 24 * 3600.0  # seconds after which what was deleted is gone

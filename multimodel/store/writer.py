@@ -5,6 +5,7 @@ A running answer costs its run nothing. The writer looks at its newest snapshot 
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections import deque
@@ -14,13 +15,15 @@ from threading import Condition, RLock, Thread
 
 from ..errors import MultimodelError, NotKept
 from ..runs import Run
-from ..types import Snapshot
+from ..types import Snapshot, whole
 from .database import transaction
 from .forms import LOGPROBS, ending, logprobs_form
 
 BEAT = 0.1  # seconds between two commits while something is being answered
 SHARE = 0.02  # of a core that the writer may take: it beats more slowly where a commit takes long
 SLOWEST = 2.0  # seconds between two attempts where the disk refuses
+
+_LOG = logging.getLogger(__name__)
 
 Change = Callable[[sqlite3.Connection], object]
 Key = tuple[str, int]
@@ -76,7 +79,7 @@ class Writer:
             try:
                 with transaction(self._connection):
                     for change in changes:
-                        change(self._connection)
+                        self._make(change)
                     for key, now in news.items():
                         _write(self._connection, key, followed[key], now)
             except sqlite3.Error as error:
@@ -84,6 +87,13 @@ class Writer:
             else:
                 self.problem = None
                 self._done(len(changes), news)
+
+    def _make(self, change: Change) -> None:
+        """One change; it is left out where no later attempt would do better either, and the others are made."""
+        try:
+            change(self._connection)
+        except (sqlite3.IntegrityError, ValueError) as error:
+            _LOG.error("A change of a conversation could not be written: %s", error)
 
     def _done(self, changes: int, news: dict[Key, _Followed]) -> None:
         with self._wake:
@@ -158,19 +168,6 @@ def _clean(answer: Snapshot) -> Snapshot:
     if error:
         error = type(error)(whole(str(error)), hint=whole(error.hint))
     return replace(answer, error=error, notes=tuple(map(whole, answer.notes)))
-
-
-def whole(text: str) -> str:
-    """A text that a file can carry: halves of a character become U+FFFD.
-
-    >>> whole("a\\ud800b"), whole("\\ud83d\\ude00")
-    ('a\ufffdb', '\U0001f600')
-    """
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def told(error: sqlite3.Error) -> NotKept:
