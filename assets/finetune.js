@@ -249,6 +249,14 @@ async function weigh() {
   put(place, answer.html || answer.error);
 }
 
+// A base model that was chosen elsewhere in the app.
+function startWith(name) {
+  view("train");
+  page("new");
+  chooseBase(name);
+  changed(set("base"));
+}
+
 const weighLater = later(weigh, 350);
 const lookLater = later(() => kept.draft && look(), 500);
 
@@ -605,6 +613,7 @@ tab.addEventListener("click", (event) => {
   if (button) view(button.dataset.view);
 });
 document.addEventListener("mm-predict-open", () => view("predict"));
+document.addEventListener("mm-finetune-base", (event) => startWith(event.detail.base));
 new ResizeObserver(() => draw()).observe(root);
 
 // --- begin
@@ -614,6 +623,8 @@ for (const [name, value] of Object.entries(kept.settings)) fill(name, value);
 if (kept.base) chooseBase(kept.base);
 set("name").value = kept.name;
 page(kept.page === "compare" ? "new" : kept.page, kept.run);
+const chosen = document.documentElement.dataset.mmFinetuneBase; // before this tab was made
+if (chosen) startWith(chosen);
 
 // The tab asks nobody before it is seen.
 let begun = false;

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, needs_browser, needs("playw
 PATIENCE = 60_000  # milliseconds; the machine may be busy
 LARGE = {"m-Q2_K.gguf": 290_000_000_000, "m-Q4_K_M.gguf": 500_000_000_000}
 TINY, GIANT = "owner/tiny-135M-GGUF", "owner/giant-900B-GGUF"
+ENCODERS = ("owner/encoder-one", "owner/encoder-two")
+ENCODER = {"library_name": "transformers", "safetensors": {"parameters": {"F32": 60_000}, "total": 60_000}}
 MEGABYTE = 1 << 20
 SMALL_PC = "1.5 GB RAM"  # of which half a GB is for models
 
@@ -51,6 +53,9 @@ def hub(model: bytes) -> Iterator[FakeHub]:
         giant = {**facts, "gguf": {**about, "total": 900_000_000_000}}
         served.repos[TINY] = Repo({"tiny-F32.gguf": model, "README.md": card}, facts=tiny)
         served.repos[GIANT] = Repo(dict.fromkeys(LARGE, b"x"), facts=giant, sizes=LARGE)
+        for name in ENCODERS:
+            config = b'{"model_type": "distilbert", "dim": 64, "n_layers": 1, "n_heads": 2, "hidden_dim": 128}'
+            served.repos[name] = Repo({"model.safetensors": b"x", "config.json": config}, facts=ENCODER)
         yield served
 
 
@@ -63,7 +68,7 @@ class Explorer:
         self.errors: list[str] = []
         self.requests: list[str] = []
         page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"))
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("request", lambda request: self.requests.append(request.url))
         page.goto(server.url)
@@ -214,6 +219,7 @@ def test_the_other_views_and_a_narrow_screen(hub: FakeHub, tmp_path: Path) -> No
             download_and_delete(explorer)
             compare_ratings(explorer)
             walk_the_list_by_keyboard(explorer)
+            fine_tune_an_encoder(explorer)
         with opened(browser, server, width=390) as explorer:
             page_over_the_list(explorer)
 
@@ -251,6 +257,17 @@ def walk_the_list_by_keyboard(explorer: Explorer) -> None:
     page.keyboard.press("Enter")
     explorer.see(".mx-page h2", "giant")
     explorer.see(".mx-answer", "Does not fit")
+
+
+def fine_tune_an_encoder(explorer: Explorer) -> None:
+    """Its tab opens with the base model filled in, whether or not it was open before."""
+    page = explorer.page
+    for name in ENCODERS:
+        page.get_by_role("tab", name="Explorer").click()
+        explorer.see(".mx-row", name.partition("/")[2]).click()
+        page.get_by_role("button", name="Fine-tune it").click()
+        explorer.until(f"() => document.querySelector('#mm-finetune [data-set=\"other\"]')?.value === '{name}'")
+        page.locator('#mm-finetune [data-set="other"]').wait_for()
 
 
 def page_over_the_list(explorer: Explorer) -> None:
