@@ -305,5 +305,14 @@ element.addEventListener("keydown", (event) => {
 });
 columns.addEventListener("scroll", () => requestAnimationFrame(markStrip), { passive: true });
 
+// --- a page that was away: other tabs may have gone on, and a telephone drops its connections
+
+let away = 0;
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) away = Date.now();
+  else if (Date.now() - away > 2000 && props.value?.columns?.length)
+    trigger("act", { op: "refresh", key: props.value.columns[0].key });
+});
+
 watch("value", () => show(props.value));
 show(props.value);

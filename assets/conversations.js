@@ -83,6 +83,7 @@ function tell(state) {
   const parts = [];
   if (state.problem) parts.push(node("div", "mm-warn", state.problem));
   if (state.note) parts.push(node("div", "mm-warn", state.note));
+  if (state.invitation) parts.push(invitation(`${location.origin}${location.pathname}?join=${state.invitation}`));
   if (state.deleted) {
     const line = node("div", "mm-list-undo");
     const undo = button("", "Undo");
@@ -92,6 +93,27 @@ function tell(state) {
     parts.push(line);
   }
   said.replaceChildren(...parts);
+}
+
+function invitation(link) {
+  const made = node("div", "mm-list-invite");
+  const field = node("input");
+  field.readOnly = true;
+  field.value = link;
+  field.setAttribute("aria-label", "Link for another device");
+  field.addEventListener("focus", () => field.select());
+  const copy = button("", "Copy");
+  copy.addEventListener("click", async () => {
+    field.select();
+    try {
+      await navigator.clipboard.writeText(link);
+      copy.textContent = "Copied";
+    } catch {
+      copy.textContent = "Press Ctrl+C";
+    }
+  });
+  made.append(node("p", "", "Open this link there. It works once, for ten minutes, and shows all your conversations."), field, copy);
+  return made;
 }
 
 // --- the menu of a row
@@ -166,6 +188,7 @@ const ACTIONS = {
   delete: (line) => act("delete", { chat: line.dataset.chat, title: line.dataset.title }),
   export: (line, source) => (closeMenu(), act("export", { chat: line.dataset.chat, kind: source.dataset.kind })),
   choose: () => file.click(),
+  invite: () => act("invite"),
   restore: (line, source) => act("restore", { chat: source.dataset.chat }),
 };
 

@@ -30,6 +30,7 @@ BOARDS = 200
 
 UNDO = 100  # states that a board remembers
 SECRET = re.compile(r"[\w-]{43}")
+INVITED_FOR = 600.0  # seconds
 CHAT = re.compile(r"[0-9a-f]{16}")
 CONTINUED = frozenset({"interrupted", "stopped", "incomplete", "length", "error"})
 """Finish reasons of an answer that can be gone on with."""
@@ -469,6 +470,7 @@ class Boards:
     def fresh(self, id: str) -> Board:
         """A board on which nothing was asked, with the columns and options of this one."""
         with self._lock:
+        self._invitations: dict[str, tuple[str, float]] = {}  # code: an address, and when it is no longer taken
             board = self.get(id)
             if board.empty:
                 return board
@@ -504,6 +506,25 @@ class Boards:
         return self.store.find(owner, words) if words.strip() else self.store.entries(owner)
 
     @property
+    def invite(self, id: str) -> str:
+        """A code by which another browser of the same person becomes this visitor: once, within ten minutes."""
+        board, code = self.get(id), secrets.token_urlsafe(16)
+        with self._lock:
+            self._invitations = {c: (a, end) for c, (a, end) in self._invitations.items() if end > now()}
+            self._invitations[code] = (board.id, now() + INVITED_FOR)
+        return code
+
+    def join(self, code: str, id: str | None) -> Board:
+        """The board that a code was made at; what the other browser had said before comes along. Raises BadRequest."""
+        with self._lock:
+            address, end = self._invitations.pop(code, ("", 0.0))
+        if end < now():
+            raise BadRequest("This link was used already, or is too old.", hint="Make a new one in the list there.")
+        secret, _ = _parts(id)
+        if id and not address.startswith(secret):
+            self.store.give(self.owner(id), self.owner(address))
+        return self.get(address)
+
     def store(self) -> Store:
         """Where they are written down."""
         return self._engine.store

@@ -134,8 +134,17 @@ class ChatTab:
     # handlers: each takes the board's id and returns what changes
 
     def load(self, id: str | None) -> dict[Component, Any]:
-        """A page opens: it finds its board again, running answers included."""
-        return self.show(self.boards.get(id))
+        """A page opens: it finds its board again, running answers included.
+
+        "join CODE ID": it was opened by a link that another browser of the same person made.
+        """
+        if not (id and id.startswith("join ")):
+            return self.show(self.boards.get(id))
+        _, code, own = (*id.split(" "), "", "")[:3]
+        try:
+            return self.show(self.boards.join(code, own))
+        except MultimodelError as error:
+            return {**self.show(self.boards.get(own)), self.warning: _warning([f"{error} {error.hint}"])}
 
     def show(self, board: Board, words: str = "") -> dict[Component, Any]:
         """Let the page show this board from now on, and the conversations in which the words occur."""
@@ -384,7 +393,7 @@ class ChatTab:
         self.new_button.click(self.new_chat, [self.id], board, **QUICK)
         self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK).then(**following)
         self.list_button.click(None, js="() => window.mmToggleList()")
-        ConversationList(self).connect(following)
+        ConversationList(self.boards, self.list, self.show).connect(self.id, board, following)
         self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated

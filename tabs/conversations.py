@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -23,7 +24,7 @@ def entries_view(boards: Boards, board: Board, words: str = "", **more: Any) -> 
     """What the page shows of a visitor's conversations. Texts are plain: the page's script makes no HTML of them.
 
     `words`: only those in which they occur. `more`: "deleted", a title and an id that can be brought back;
-    "download", a name and a text to save; "problem", a sentence.
+    "download", a name, type and text to save; "invitation", a code for another browser; "problem", a sentence.
     """
     try:
         found = boards.entries(board.id, words)
@@ -44,38 +45,27 @@ def list_widget() -> gr.HTML:
     )
 
 
-class Chat(Protocol):
-    """The tab that the list belongs to."""
-
-    boards: Boards
-    id: Component
-    stage: Component
-    warning: Component
-    list: Component
-
-    def show(self, board: Board, words: str = "") -> dict[Component, Any]:
-        """Let the page show this board from now on."""
-
-
 class ConversationList:
-    """What a person does in the list of a Chat tab."""
+    """What a person does in the list."""
 
-    def __init__(self, chat: Chat) -> None:
-        self.chat = chat
-        self.boards = chat.boards
+    def __init__(self, boards: Boards, widget: gr.HTML, show: Callable[[Board, str], dict[Component, Any]]) -> None:
+        """`show`: what changes in the page when it shows a board, and the list those that hold some words."""
+        self.boards = boards
+        self.widget: Any = widget
+        self._show = show
 
     def act(self, id: str, event: gr.EventData) -> dict[Component, Any]:
         """Every event of the list: its name is `op`, the conversation it is about `chat`."""
         board, words = self.boards.get(id), str(getattr(event, "words", ""))
         try:
             if event.op == "open":
-                return self.chat.show(self.boards.open(id, str(event.chat)), words)
+                return self._show(self.boards.open(id, str(event.chat)), words)
             if event.op == "import":
-                return self.chat.show(self.boards.keep(id, *from_json(str(event.text))))
+                return self._show(self.boards.keep(id, *from_json(str(event.text))), "")
             more = self._change(board, event)
         except MultimodelError as error:
             more = {"problem": problem_text(error)}
-        return {self.chat.list: entries_view(self.boards, board, words, **more)}
+        return {self.widget: entries_view(self.boards, board, words, **more)}
 
     def _change(self, board: Board, event: gr.EventData) -> dict[str, Any]:
         store, owner = self.boards.store, self.boards.owner(board.id)
@@ -91,6 +81,8 @@ class ConversationList:
             case "delete":
                 store.delete(owner, chat)
                 return {"deleted": [chat, str(event.title)]}
+            case "invite":
+                return {"invitation": self.boards.invite(board.id)}
             case "export":
                 return {"download": self._download(board.id, chat, str(event.kind))}
         return {}
@@ -105,10 +97,7 @@ class ConversationList:
             return [f"{stem}.md", "text/markdown", to_markdown(kept, line)]
         return [f"{stem}.html", "text/html", to_html(kept)]
 
-    def connect(self, following: dict[str, Any]) -> None:
+    def connect(self, id: Component, outputs: list[Component], following: dict[str, Any]) -> None:
         """Connect the widget; after an event the page follows the board that it shows."""
-        chat = self.chat
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        outputs = [chat.id, chat.stage, chat.warning, chat.list]
-        event: Any = chat.list
-        event.act(self.act, [chat.id], outputs, **quick).then(**following)
+        self.widget.act(self.act, [id], outputs, **quick).then(**following)

@@ -381,3 +381,27 @@ def test_on_a_telephone_the_list_is_a_drawer(browser: Any, served: Server) -> No
         chat.expect(chat.page.locator("#mm-list")).to_be_hidden()
         assert texts(chat, 0) == ["one"]
         assert chat.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_another_device_joins_by_a_link_once(chat: Chat, browser: Any, served: Server) -> None:
+    chat.ask("from the desk")
+    chat.finished()
+    open_list(chat)
+    chat.page.get_by_role("button", name="Other device").click()
+    link = chat.page.get_by_role("textbox", name="Link for another device").input_value()
+    for other in visit(browser, served, is_mobile=True, has_touch=True):
+        other.ask("from the sofa, before")
+        other.finished()
+        other.page.goto(link)
+        other.until("document.querySelector('.mm-column')?.innerText.includes('from the desk')")
+        other.finished()
+        assert "join" not in other.page.url
+        rows = open_list(other)
+        chat.expect(rows).to_have_count(2)
+        reopen(other)
+        assert texts(other, 0) == ["from the desk"]
+    for stranger in visit(browser, served):
+        stranger.page.goto(link)
+        stranger.expect(stranger.warning).to_contain_text("used already")
+        assert "from the desk" not in stranger.page.content()
+        stranger.errors.clear()

@@ -96,6 +96,11 @@ class Store:
         """Undo `delete`. Raises NotKept."""
         self._set(owner, id, "deleted", None)
 
+    def give(self, owner: str, to: str) -> None:
+        """Make all conversations of one visitor another's. Raises NotKept."""
+        sql = "UPDATE conversations SET owner = ? WHERE owner = ?"
+        self._now(lambda connection: connection.execute(sql, (to, owner)))
+
     def _set(self, owner: str, id: str, column: str, value: str | float | None) -> None:
         sql = f"UPDATE conversations SET {column} = ? WHERE id = ? AND owner = ?"
         self._now(lambda connection: connection.execute(sql, (value, id, owner)))
