@@ -169,6 +169,7 @@ async function look() {
 function recommend(answer) {
   recommended = answer.recommended;
   length = recommended.max_length || null;
+  set("max_length").placeholder = length ? `auto: ${length}` : "auto";
   put(find("[data-why]"), answer.why);
   for (const [name, value] of Object.entries(recommended))
     if (name !== "max_length" && !(name in kept.settings)) fill(name, value);
@@ -319,7 +320,7 @@ function told(now) {
 function show(run) {
   seen = run.stamp;
   if (!("head" in run)) return;
-  for (const name of ["head", "bars", "plan", "result"]) put(find(`[data-part="${name}"]`), run[name]);
+  for (const name of ["head", "bars", "plan", "result", "errors"]) put(find(`[data-part="${name}"]`), run[name]);
   for (const button of all("[data-try]")) button.hidden = !document.getElementById("mm-finetune-predict");
   const log = find('[data-part="log"]');
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 30;
@@ -425,6 +426,13 @@ function span(series, share) {
   return [share ? low : Math.max(low < 0 ? -Infinity : 0, low - edge), share ? high : high + edge];
 }
 
+// A line through the noise: the exponential mean over about a twentieth of the points.
+function smooth(points) {
+  const weight = 1 / Math.max(2, points.length / 20);
+  let mean = points[0][1];
+  return points.map(([step, value]) => [step, (mean += weight * (value - mean))]);
+}
+
 function svg(name, attributes, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -469,6 +477,7 @@ function plot(series, width, last, share, title) {
   const [low, high] = span(series, share);
   const x = (step) => left + (width - left - right) * (step / end);
   const y = (value) => top + (height - top - bottom) * (1 - (value - low) / (high - low || 1));
+  const trace = (points) => points.map(([step, value], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
   const said = series.map((one) => `${one.name} ${format(one.points.at(-1)[1])} at step ${one.points.at(-1)[0]}`).join(", ");
   const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `${title}: ${said}` });
   for (const value of ticks(low, high, 4)) {
@@ -482,9 +491,11 @@ function plot(series, width, last, share, title) {
   node.append(svg("text", { x: width - right, y: height - 3, "text-anchor": "end" }, "step"));
   for (const one of series) {
     const points = one.points.filter((point) => Number.isFinite(point[1]));
-    const path = points.map(([step, value], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    node.append(svg("path", { d: path, style: `stroke:var(${one.colour})`, class: "mf-line" }));
-    if (points.length <= 40)
+    const path = trace(points);
+    const many = points.length > 30;
+    node.append(svg("path", { d: path, style: `stroke:var(${one.colour})`, class: many ? "mf-line mf-faint" : "mf-line" }));
+    if (many) node.append(svg("path", { d: trace(smooth(points)), style: `stroke:var(${one.colour})`, class: "mf-line" }));
+    if (points.length <= 12)
       for (const [step, value] of points) node.append(svg("circle", { cx: x(step), cy: y(value), r: 2.5, style: `fill:var(${one.colour})` }));
   }
   hover(node, series, { x, left, right, width, top, height, bottom, end, format });
@@ -550,6 +561,7 @@ element.addEventListener("click", (event) => {
   else if (data.ignore) choose({ ignored: [...ignored, data.ignore] });
   else if (data.heed) choose({ ignored: ignored.filter((name) => name !== data.heed) });
   else if (data.settings) heedSettings(data);
+  else if (data.batch) useBatch(data.batch);
   else if ("relabel" in data) relabel(button);
 });
 
@@ -568,6 +580,11 @@ function heedSettings(data) {
     kept.settings[name] = value;
   }
   choose({ ignored: [...(kept.choices.ignored || []), data.name] });
+}
+
+function useBatch(rows) {
+  fill("batch_size", rows);
+  changed(set("batch_size"));
 }
 
 element.addEventListener("change", (event) => {
@@ -613,6 +630,11 @@ tab.addEventListener("click", (event) => {
   if (button) view(button.dataset.view);
 });
 document.addEventListener("mm-predict-open", () => view("predict"));
+document.addEventListener("mm-train-data", (event) => {
+  view("train");
+  page("new");
+  bring({ path: event.detail.path });
+});
 document.addEventListener("mm-finetune-base", (event) => startWith(event.detail.base));
 new ResizeObserver(() => draw()).observe(root);
 

@@ -54,9 +54,10 @@ from .finetune_settings import (
     training_of,
     why_html,
 )
+from .predict import PredictPanel
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-VIEWS = {"train": "Train"}
+VIEWS = {"train": "Train", "predict": "Predict", "models": "Models"}
 LIMITS = Limits()
 KEPT, KEPT_ROWS = 8, 2_000_000  # data sets of visitors, and rows of all of them
 DOUBT_ROWS = 20_000  # rows among which doubtful labels are looked for
@@ -154,7 +155,7 @@ class Training:
 
     @answering
     def memory(self, asked: Answer) -> Answer:
-        """What training takes of this machine: {html, largest}."""
+        """What training takes of this machine: {html}."""
         values, name = settings_of(asked), base_of(asked, self.settings)
         TrainConfig(data="-", name="-", **values)  # its ranges
         target = target_of(self.engine.device(values.get("device", "auto")))
@@ -168,7 +169,7 @@ class Training:
 
         plan = planned(how.batch_size)
         largest = largest_batch([(batch, planned(batch)) for batch in BATCHES], target)
-        return {"html": memory_html(plan, plan.fit(target), target), "largest": largest}
+        return {"html": memory_html(plan, plan.fit(target), target, largest)}
 
     @answering
     def begin(self, asked: Answer) -> Answer:
@@ -334,6 +335,7 @@ class Training:
             "plan": running.plan_html(update),
             "log": running.log_html(update),
             "result": running.result_html(run),
+            "errors": running.errors_html(run.errors),
             "curves": listed.curves_of(update),
             "steps": update.total_steps,
         }
@@ -418,6 +420,7 @@ class FinetuneTab:
                 elem_id="mm-finetune-train",
                 server_functions=[served(method) for method in (*methods, ask.compare)],
             )
+            PredictPanel(self.engine).build()
 
 
 def views_html() -> str:

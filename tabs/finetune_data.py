@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from multimodel.finetune.suspects import Suspect
 
 SAMPLE = 20_000  # texts whose tokens are counted
-SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CLASSES = 5, 6, 8
+SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CLASSES = 4, 6, 6
 CELL = 140  # characters of a cell that are shown
 BINS = 28  # of the histogram of lengths
 TASKS = {"single_label": "One label a text", "multi_label": "Several labels a text", "regression": "A number a text"}
@@ -228,7 +228,8 @@ def _facts(found: Examined) -> str:
         names = {"train": "to train on", "validation": "to watch by", "test": "for the final figures"}
         parts += [f"<span><b>{n:,}</b> {names[name]}</span>" for name, n in found.splits.items()]
     if shares := found.report.languages:
-        largest = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:3])
+        named = [(name, share) for name, share in shares.items() if not name.startswith("too short")]
+        largest = ", ".join(f"{name} {share:.0%}" for name, share in named[:3])
         parts.append(f"<span>{escape(largest)}</span>")
     return f'<div class="mf-facts">{"".join(parts)}</div>'
 
@@ -264,9 +265,10 @@ def lengths_html(tokens: Sequence[int], facts: DataReport) -> str:
     lengths = facts.lengths
     edge = max(8, min(max(tokens, default=0), max(2 * lengths.p99, 16)))
     width = max(1, math.ceil((edge + 1) / BINS))
-    counts = [0] * BINS
+    bins = edge // width + 1
+    counts = [0] * bins
     for n in tokens:
-        counts[min(BINS - 1, n // width)] += 1
+        counts[min(bins - 1, n // width)] += 1
     most = max(counts) or 1
     bars = "".join(
         f'<i{" data-over" if i * width > lengths.limit else ""} style="height:{100 * n / most:.1f}%" '
@@ -281,8 +283,8 @@ def lengths_html(tokens: Sequence[int], facts: DataReport) -> str:
     )
     return (
         f'<section class="mf-chart"><h3>Tokens of a text</h3><div class="mf-hist" role="img" aria-label="{says}">{bars}'
-        f'</div><div class="mf-axis"><span>0</span><span>{BINS * width:,} tokens</span></div>'
-        f'<p class="mx-soft">{says}. The model reads {lengths.limit:,}{over}.</p></section>'
+        f'</div><div class="mf-axis"><span>0</span><span>{bins * width:,} tokens</span></div>'
+        f"<p>{says}. The model reads {lengths.limit:,}{over}.</p></section>"
     )
 
 

@@ -206,18 +206,30 @@ def phase_text(shown: Shown) -> str:
 def _now(shown: Shown) -> str:
     update = shown.update
     facts = [f"<b>{escape(phase_text(shown))}</b>"]
-    if not update.ended:
+    if update.phase in ("training", "evaluating"):
         if update.steps_per_second:
             facts.append(f"{rate(update.steps_per_second)} steps/s")
         if update.samples_per_second:
             facts.append(f"{rate(update.samples_per_second)} samples/s")
-        if update.seconds_left is not None and update.phase in ("training", "evaluating"):
-            facts.append(f"{seconds(round(update.seconds_left)) if update.seconds_left >= 1 else 'under 1 s'} left")
+        if update.seconds_left is not None:
+            facts.append(f"{time_left(update.seconds_left)} left")
     if update.loss is not None:
         facts.append(f"loss {update.loss:.3g}")
     if best := best_text(update):
         facts.append(f"best so far: {escape(best)}" if not update.model else escape(best))
     return "".join(f"<span>{fact}</span>" for fact in facts)
+
+
+def time_left(value: float) -> str:
+    """
+    >>> time_left(0.4), time_left(47.6), time_left(75), time_left(8000)
+    ('under 1 s', '48 s', '1 min 15 s', '2 h 13 min')
+    """
+    if value < 1:
+        return "under 1 s"
+    if value < 3600:
+        return f"{value:.0f} s" if value < 59.5 else seconds(round(value)).removesuffix(" 0 s")
+    return f"{value // 3600:.0f} h {value % 3600 // 60:.0f} min"
 
 
 def rate(value: float) -> str:
@@ -258,7 +270,7 @@ def log_html(update: TrainUpdate) -> str:
 
 
 def result_html(shown: Shown) -> str:
-    """How good the model is: figures beside the baseline, per class, confusion, calibration, errors."""
+    """How good the model is: figures beside the baseline, per class, what was taken for what."""
     found = shown.metrics
     if not found:
         return ""
@@ -267,7 +279,7 @@ def result_html(shown: Shown) -> str:
     judged = f"Judged on {rows:,} {split}, none of which it was trained on." if rows else ""
     return (
         f'{_tiles(found)}<p class="mx-soft">{judged}</p>'
-        f'<div class="mf-charts2">{_per_class(found)}{_matrix(found)}</div>{_errors(shown.errors)}'
+        f'<div class="mf-charts2">{_per_class(found)}{_matrix(found)}</div>'
     )
 
 
@@ -280,16 +292,26 @@ def _tiles(found: Mapping[str, Any]) -> str:
             continue
         beside = ""
         if isinstance(baseline.get(name), int | float):
-            ahead = value >= baseline[name] if name in SHARES else value <= baseline[name]
-            kind = "better than" if ahead else "below" if name in SHARES else "above"
-            beside = f"{kind} TF-IDF baseline {metric_text(name, baseline[name])}"
-        tone = "" if not beside else "good" if beside.startswith("better") else "caution"
+            beside = f"{beside_text(name, value, baseline[name])} TF-IDF: {metric_text(name, baseline[name])}"
+        tone = {"better": "good", "worse ": "caution"}.get(beside[:6], "")
         tiles.append(_tile(label, metric_text(name, value), beside, tone))
     if isinstance(calibration := found.get("calibration"), Mapping):
         before = calibration.get("ece_before")
         beside = f"{100 * before:.1f} % before calibration" if isinstance(before, int | float) else ""
         tiles.append(_tile("Calibration error", f"{100 * calibration['ece']:.1f} %", beside, ""))
     return f'<div class="mf-tiles">{"".join(tiles)}</div>'
+
+
+def beside_text(name: str, value: float, baseline: float) -> str:
+    """How a figure compares with the baseline's, as far as both are shown.
+
+    >>> beside_text("f1", 0.91, 0.88), beside_text("rmse", 0.5, 0.4), beside_text("f1", 0.6522, 0.6521)
+    ('better than', 'worse than', 'level with')
+    """
+    if metric_text(name, value) == metric_text(name, baseline):
+        return "level with"
+    larger = name in SHARES or name == "r2"
+    return "better than" if (value > baseline) == larger else "worse than"
 
 
 def _tile(label: str, value: str, beside: str, tone: str) -> str:
@@ -361,7 +383,8 @@ def _confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     )
 
 
-def _errors(errors: Sequence[Mapping[str, Any]]) -> str:
+def errors_html(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The rows that the model gets wrong."""
     if not errors:
         return ""
     rows = "".join(

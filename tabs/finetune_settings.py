@@ -167,8 +167,8 @@ def training_of(values: Mapping[str, Any], length: int) -> Training:
     )
 
 
-def memory_html(plan: MemoryPlan, verdict: Verdict, target: Target) -> str:
-    """What training takes, against the machine's line."""
+def memory_html(plan: MemoryPlan, verdict: Verdict, target: Target, largest: int) -> str:
+    """What training takes, against the machine's line. `largest`: the largest batch that fits; 0 where none does."""
     words = {"fits": "Fits", "tight": "Tight", "no": "Does not fit"}[verdict.level]
     terms = "".join(
         f'<li title="{escape(term.source)}"><i class="mx-dot mx-t-{TERMS[term.name][1]}"></i>'
@@ -177,11 +177,22 @@ def memory_html(plan: MemoryPlan, verdict: Verdict, target: Target) -> str:
         if term.size > 0
     )
     helps = "".join(f"<li>{escape(help.text)}</li>" for help in verdict.helps[:3]) if verdict.level == "no" else ""
+    remedies = helps and f'<ul class="mx-helps">{helps}</ul>'
     return (
         f'<div class="mf-memory mx-{verdict.level}"><div class="mx-answer"><b>{words}</b>'
         f"<span>{escape(verdict.reason)}</span></div>{stack_html(plan, target)}"
-        f'<ul class="mf-terms">{terms}</ul>{f"<ul class=mx-helps>{helps}</ul>" if helps else ""}</div>'
+        f'<ul class="mf-terms">{terms}</ul>{remedies}{_largest(plan, largest)}</div>'
     )
+
+
+def _largest(plan: MemoryPlan, largest: int) -> str:
+    """The offer of another batch size, where it would help."""
+    how = plan.request.training
+    if not largest or not how or how.batch_size == largest:
+        return ""
+    smaller = how.batch_size > largest
+    use = f'<button type="button" class="mx-link" data-batch="{largest}">Use {largest}</button>'
+    return f'<p class="mf-why">{"Only" if smaller else "Up to"} {largest} rows a batch fit. {use}</p>'
 
 
 def largest_batch(plans: Sequence[tuple[int, MemoryPlan]], target: Target) -> int:

@@ -123,22 +123,22 @@ def _few_rows(data: Dataset) -> Iterator[Finding]:
 def _empty(data: Dataset) -> Iterator[Finding]:
     texts = [i for i, text in enumerate(data.texts) if not text.strip()]
     if texts:
-        title = f"{len(texts):,} texts are empty."
+        title = f"{_many(texts, 'text is', 'texts are')} empty."
         yield _of_rows("empty_texts", "warning", title, "Such rows are left out.", data, texts)
     missing = [i for i, label in enumerate(data.labels) if label == ""]
     if missing:
-        title = f"{len(missing):,} rows have no label."
+        title = f"{_many(missing, 'row has', 'rows have')} no label."
         yield _of_rows("missing_labels", "warning", title, "Such rows are left out.", data, missing)
     none = [i for i, label in enumerate(data.labels) if label == ()]
     if none:
-        title = f"{len(none):,} texts have none of the labels."
+        title = f"{_many(none, 'text has', 'texts have')} none of the labels."
         yield Finding("no_labels", "note", title, "They teach the model to say nothing.", _shown(data, none))
 
 
 def _duplicates(data: Dataset) -> Iterator[Finding]:
     extra = [i for rows in _groups(data).values() for i in rows[1:] if len(_labels_of(data, rows)) == 1]
     if extra:
-        title = f"{len(extra):,} rows repeat a text with the same label."
+        title = f"{_many(extra, 'row repeats', 'rows repeat')} a text with the same label."
         why = (
             "Copies weigh as much as new texts; the repair keeps the first. They never stand on both sides of a split."
         )
@@ -155,7 +155,7 @@ def _conflicts(data: Dataset) -> Iterator[Finding]:
 
 def _leaks(data: Dataset) -> Iterator[Finding]:
     if rows := leaked(data):
-        title = f"{len(rows):,} texts of training are also in validation or test."
+        title = f"{_many(rows, 'text of training is', 'texts of training are')} also in validation or test."
         why = "The model would be asked what it has learnt by heart. The repair takes them out of training."
         yield _of_rows("leaks", "warning", title, why, data, rows)
 
@@ -163,7 +163,7 @@ def _leaks(data: Dataset) -> Iterator[Finding]:
 def _twins(data: Dataset) -> Iterator[Finding]:
     if pairs := [names for names in _twin_names(data).values() if len(names) > 1]:
         shown = "; ".join(" and ".join(map(repr, names)) for names in pairs[:5])
-        title = f"{len(pairs)} classes are written in several ways: {shown}."
+        title = f"{_many(pairs, 'class is', 'classes are')} written in several ways: {shown}."
         why = "The repair uses the most frequent spelling."
         yield Finding("label_twins", "warning", title, why, fix="label_twins")
 
@@ -179,7 +179,7 @@ def _classes(data: Dataset) -> Iterator[Finding]:
     rare = [name for name, n in counts.items() if n < FEW_OF_CLASS]
     if rare:
         shown = ", ".join(f"{name!r} ({counts[name]})" for name in rare[:5]) + (", …" if len(rare) > 5 else "")
-        title = f"{len(rare)} classes have fewer than {FEW_OF_CLASS} rows: {shown}."
+        title = f"{_many(rare, 'class has', 'classes have')} fewer than {FEW_OF_CLASS} rows: {shown}."
         why = "Too few to learn or to judge. The repair leaves these classes out."
         fix = "rare_classes" if len(counts) - len(rare) >= 2 else ""
         yield Finding("rare_classes", "warning", title, why if fix else why.split(". ")[0] + ".", fix=fix)
@@ -196,8 +196,12 @@ def _unseen(data: Dataset) -> Iterator[Finding]:
     known = set(data.where(lambda i: data.splits[i] in ("train", "")).classes)
     rows = [i for i in range(len(data)) if data.splits[i] in ("validation", "test") and set(data.tags(i)) - known]
     if rows:
-        title = f"{len(rows):,} rows of validation or test have classes that training never sees."
+        title = f"{_many(rows, 'row', 'rows')} of validation or test with classes that training never sees."
         yield _of_rows("unseen_classes", "warning", title, "The repair leaves them out.", data, rows)
+
+
+def _many(things: Sequence[object], one: str, several: str) -> str:
+    return f"{len(things):,} {one if len(things) == 1 else several}"
 
 
 def _of_rows(name: str, severity: Severity, title: str, detail: str, data: Dataset, indexes: Sequence[int]) -> Finding:
