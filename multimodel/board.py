@@ -29,8 +29,8 @@ BOARDS = 200
 """How many boards the server has in memory; the one unused for longest leaves first."""
 
 UNDO = 100  # states that a board remembers
-SECRET = re.compile(r"[\w-]{43}")
 INVITED_FOR = 600.0  # seconds
+SECRET = re.compile(r"[\w-]{43}")
 CHAT = re.compile(r"[0-9a-f]{16}")
 CONTINUED = frozenset({"interrupted", "stopped", "incomplete", "length", "error"})
 """Finish reasons of an answer that can be gone on with."""
@@ -457,6 +457,7 @@ class Boards:
         self._engine = engine
         self._lock = RLock()  # between the events of all visitors
         self._boards: OrderedDict[str, Board] = OrderedDict()
+        self._invitations: dict[str, tuple[str, float]] = {}  # code: an address, and when it is no longer taken
 
     def get(self, id: str | None) -> Board:
         """The board of that address; a new one for an address the server does not know."""
@@ -470,7 +471,6 @@ class Boards:
     def fresh(self, id: str) -> Board:
         """A board on which nothing was asked, with the columns and options of this one."""
         with self._lock:
-        self._invitations: dict[str, tuple[str, float]] = {}  # code: an address, and when it is no longer taken
             board = self.get(id)
             if board.empty:
                 return board
@@ -493,19 +493,6 @@ class Boards:
         self.store.save(_owner(secret), chat, conversation, logprobs or {})
         return self.open(f"{secret}.{chat}", chat)
 
-    def kept(self, id: str, chat: str) -> Conversation:
-        """A conversation of this visitor as it can be taken elsewhere, by the title it has in the list."""
-        board = self.open(id, chat)
-        titles = {entry.id: entry.title for entry in self.store.entries(self.owner(board.id))}
-        kept = board.kept()
-        return replace(kept, title=titles.get(board.chat, kept.title))
-
-    def entries(self, id: str, words: str = "") -> list[Entry]:
-        """The visitor's conversations, or those in which the words occur."""
-        owner = self.owner(id)
-        return self.store.find(owner, words) if words.strip() else self.store.entries(owner)
-
-    @property
     def invite(self, id: str) -> str:
         """A code by which another browser of the same person becomes this visitor: once, within ten minutes."""
         board, code = self.get(id), secrets.token_urlsafe(16)
@@ -525,6 +512,19 @@ class Boards:
             self.store.give(self.owner(id), self.owner(address))
         return self.get(address)
 
+    def kept(self, id: str, chat: str) -> Conversation:
+        """A conversation of this visitor as it can be taken elsewhere, by the title it has in the list."""
+        board = self.open(id, chat)
+        titles = {entry.id: entry.title for entry in self.store.entries(self.owner(board.id))}
+        kept = board.kept()
+        return replace(kept, title=titles.get(board.chat, kept.title))
+
+    def entries(self, id: str, words: str = "") -> list[Entry]:
+        """The visitor's conversations, or those in which the words occur."""
+        owner = self.owner(id)
+        return self.store.find(owner, words) if words.strip() else self.store.entries(owner)
+
+    @property
     def store(self) -> Store:
         """Where they are written down."""
         return self._engine.store
