@@ -31,6 +31,7 @@ from tabs.system import TAB as SYSTEM
 from tabs.system import SystemTab
 
 ASSETS = Path(__file__).resolve().parent / "assets"
+STYLES = ("style", "conversations", "explorer", "finetune", "predict", "system")
 
 
 def arguments(argv: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
@@ -80,7 +81,7 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         max_file_size=Limits().file,
         state_session_capacity=200,
         theme=theme(),
-        css_paths=[ASSETS / f"{name}.css" for name in ("style", "conversations", "explorer", "finetune", "system")],
+        css_paths=[ASSETS / f"{name}.css" for name in STYLES],
         head_paths=[ASSETS / "head.html"],
         app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
     )

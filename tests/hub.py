@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
+from .hub_writes import Writes
+
 COMMIT = "c" * 40
 LARGE = (".gguf", ".safetensors", ".bin")
 
@@ -46,6 +48,9 @@ class FakeHub:
     expire_after: int = 0  # answers that the address behind a redirect gives before it must be asked for again
     index_fault: str = ""  # a key of FAULTS or ODDITIES: every question about models is answered so
     fresh: int = 0  # answers left until then
+    writers: dict[str, str] = field(default_factory=dict)  # token: the account that may write with it
+    large: dict[str, bytes] = field(default_factory=dict)  # what was uploaded, by its SHA-256
+    write_fault: int = 0  # the status of every answer to what would write
     url: str = ""
 
     def downloads(self) -> list[str]:
@@ -101,9 +106,10 @@ class _Server(ThreadingHTTPServer):
         """Clients that leave in the middle are what some tests are about."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Writes, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: FakeHub
+    new_repo = Repo
 
     def log_message(self, *args: Any) -> None: ...
 
@@ -114,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.tokens.append(self.headers.get("Authorization", ""))
         if path.startswith("/api/models") and self.hub.index_fault:
             return self._odd(self.hub.index_fault)
+        if path == "/api/whoami-v2":
+            return self.whoami()
         if path == "/api/models":
             return self._search(parse_qs(address.query))
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
-from ..errors import ModelNotFound
-from ..folder import CONFIG
+from ..download import snapshot
+from ..errors import LoadError, ModelNotFound
+from ..folder import CONFIG, complete, read_json
 from ..locate import locate
 from ..settings import Settings
 from ..types import ModelId, ModelSpec
@@ -48,6 +49,26 @@ def base_folder(name: str, settings: Settings) -> Generator[tuple[str, float | N
                 yield f"downloading {chunk.stage.detail or name}", chunk.stage.fraction
     finally:
         steps.close()
+
+
+def maskers(settings: Settings) -> list[str]:
+    """The masked language models at hand, which can fill a gap: the built-in encoder first, then those in the cache."""
+    own = built_in(settings)
+    found = [BUILT_IN] if own and _masked(own) else []
+    for folder in sorted(settings.models.cache_dir.glob("models--*--*")):
+        name = folder.name.removeprefix("models--").replace("--", "/", 1)
+        kept = snapshot(name, "main", settings)
+        if kept and complete(kept) and _masked(kept):
+            found.append(name)
+    return found
+
+
+def _masked(folder: Path) -> bool:
+    try:
+        names = read_json(folder / CONFIG).get("architectures")
+    except LoadError:
+        return False
+    return any("MaskedLM" in str(name) for name in names or ())
 
 
 def bases(settings: Settings) -> list[str]:

@@ -1,0 +1,165 @@
+// The Models view. It asks functions of the server, which answer with finished, escaped HTML, and puts that in place.
+const root = element.querySelector(".mp-shelf");
+const find = (selector) => root.querySelector(selector);
+const list = find("[data-list]");
+const detail = find("[data-detail]");
+const note = find("[data-note]");
+const WAIT = 500; // milliseconds between two looks at what goes on in the background
+let opened = 0; // counts what was opened: an answer to an earlier one is dropped
+let current = "";
+
+const LOST = '<div class="mm-error mx-error" role="alert"><strong>The app does not answer.</strong>' +
+  "<p>Check that it is still running, then try again.</p></div>";
+
+async function ask(name, asked = {}) {
+  try {
+    return (await server[name]({ name: current, ...asked })) || {};
+  } catch {
+    return { error: LOST };
+  }
+}
+
+// Work in the background: its first answer may be that it goes on.
+async function finish(answer, place, words) {
+  while (answer.running) {
+    place.innerHTML = `<p class="mx-soft mp-working">${words}</p>`;
+    await new Promise((done) => setTimeout(done, WAIT));
+    answer = await ask("task", { task: answer.task });
+  }
+  if (place.isConnected) place.innerHTML = answer.error || answer.html || "";
+  return answer;
+}
+
+async function saved() {
+  const answer = await ask("saved");
+  list.innerHTML = answer.html || answer.error;
+  root.classList.toggle("mp-empty", !answer.count);
+  mark();
+  const names = [...list.querySelectorAll("[data-open]")].map((node) => node.dataset.open);
+  if (current && !names.includes(current)) close();
+  if (!current && names.length && detail.offsetParent) open(names[0]);
+}
+
+function mark() {
+  for (const row of list.querySelectorAll(".mx-row")) row.setAttribute("aria-current", String(row.dataset.open === current));
+}
+
+function close() {
+  current = "";
+  root.classList.remove("mx-open");
+  detail.innerHTML = '<div class="mx-quiet">Choose a model.</div>';
+}
+
+async function open(name) {
+  const mine = ++opened;
+  current = name;
+  mark();
+  const answer = await ask("detail");
+  if (mine !== opened) return;
+  detail.innerHTML = answer.html || answer.error;
+  detail.scrollTop = 0;
+}
+
+const here = () => detail.querySelector("[data-act-out]");
+
+function download(answer) {
+  if (!answer.url) return;
+  const link = document.createElement("a");
+  link.href = answer.url;
+  link.download = answer.file;
+  link.click();
+}
+
+async function form(name) {
+  const answer = await ask(name);
+  here().innerHTML = answer.html || answer.error;
+  here().querySelector("input")?.select();
+}
+
+const doings = {
+  back: () => root.classList.remove("mx-open"),
+  predict: () => document.dispatchEvent(new CustomEvent("mm-predict-open", { detail: { name: current } })),
+  zip: async () => download(await finish(await ask("pack"), here(), "Packing the files")),
+  onnx: async () => finish(await ask("onnx"), here(), "Exporting and comparing, about half a minute"),
+  hub: () => form("pushing"),
+  rename: () => form("renaming"),
+  dismiss: () => (here().innerHTML = ""),
+  delete: async (button) => {
+    if (!button.dataset.sure) {
+      button.dataset.sure = "1";
+      button.textContent = `Delete for good, free ${button.dataset.frees}`;
+      setTimeout(() => button.isConnected && (delete button.dataset.sure, (button.textContent = "Delete")), 5000);
+      return;
+    }
+    const answer = await ask("discard");
+    if (answer.error) return (here().innerHTML = answer.error);
+    close();
+    note.innerHTML = answer.html;
+    saved();
+  },
+};
+
+const forms = {
+  rename: async (values, place) => {
+    const answer = await ask("rename", { to: values.get("to") });
+    if (answer.error) return (place.innerHTML = answer.error);
+    current = answer.name;
+    await saved();
+    open(current);
+  },
+  push: async (values, place) => {
+    const asked = { repo: values.get("repo"), secret: values.get("secret") || "", private: values.has("private") };
+    place.innerHTML = '<p class="mx-soft mp-working">Asking the Hub</p>';
+    await finish(await ask("push", { ...asked, update: values.has("update") }), place, "Uploading");
+  },
+};
+
+async function launch() {
+  const count = Number(detail.querySelector("[data-processes]").value);
+  const answer = await ask("launch", { processes: count, gpus: detail.querySelector("[data-gpus]").checked });
+  detail.querySelector("[data-launch-out]").innerHTML = answer.html || answer.error;
+}
+
+async function copy(button) {
+  try {
+    await navigator.clipboard.writeText(button.closest(".mm-code").querySelector("pre").textContent);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed here";
+  }
+  setTimeout(() => (button.textContent = "Copy"), 1500);
+}
+
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button || button.disabled) return;
+  const data = button.dataset;
+  if (data.open) root.classList.add("mx-open"), open(data.open);
+  else if (data.copy) copy(button);
+  else if (data.do) doings[data.do]?.(button);
+});
+
+element.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const node = event.target;
+  forms[node.dataset.form]?.(new FormData(node), node.querySelector("[data-form-out]"));
+});
+
+element.addEventListener("change", (event) => {
+  if (event.target.closest("[data-launch]")) launch();
+});
+
+element.addEventListener("toggle", async (event) => {
+  const node = event.target;
+  if (!node.open) return;
+  if (node.matches("[data-launch]")) launch();
+  else if (node.matches("[data-card-place]")) {
+    const answer = await ask("about");
+    node.querySelector("[data-card]").innerHTML = answer.html || answer.error;
+  }
+}, true);
+
+document.addEventListener("mm-model-ready", () => root.offsetParent && saved());
+new IntersectionObserver((seen) => {
+  if (seen.some((entry) => entry.isIntersecting)) saved();
+}).observe(root);
