@@ -17,8 +17,9 @@ from typing import Protocol
 
 from .conversation import MAX_COLUMNS, Conversation, Entry, Lane, Options, State, Tree, Turn, cut, now, title_of
 from .engine import Engine
-from .errors import BadRequest, MultimodelError
+from .errors import BadRequest, InvalidModelId, MultimodelError
 from .modifiers import forced
+from .registry import honoured
 from .runs import Run
 from .store import Store
 from .types import Message, ModelId, ModelSpec, PromptSize, SamplingParams, Snapshot, TokenLogprob
@@ -165,6 +166,17 @@ class Board:
             self._settle()
             turns = tuple(self._settled(turn) for turn in self._tree.turns)
             return Conversation(self._title(), self._created, (self._state,), turns)
+
+    def spec(self, column: Column) -> ModelSpec:
+        """The model of a column and how it is loaded."""
+        return self._spec(column.model, self.options(column))
+
+    def _spec(self, model: ModelId, options: Options) -> ModelSpec:
+        spec = ModelSpec(model, options.load)
+        try:
+            return honoured(spec, self._engine.settings)
+        except InvalidModelId:  # the answer will say so
+            return spec
 
     def watch(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener`, from other threads, whenever a running answer changes; returns the function that ends it."""
@@ -316,7 +328,7 @@ class Board:
         sizes = []
         for column in self.columns():
             messages = conversation(self.options(column).system, column.turns, prompt)
-            if size := self._engine.measure(column.model, messages):
+            if size := self._engine.measure(self.spec(column), messages):
                 sizes.append((column, size))
         return sizes
 
@@ -341,7 +353,7 @@ class Board:
     def _ask(self, lane: Lane, prompt: str, parent: int | None, *, anyway: bool = False) -> Lane:
         options = lane.own or self.shared
         messages = conversation(options.system, self._tree.path(parent), prompt)
-        spec = ModelSpec(lane.model)
+        spec = self._spec(lane.model, options)
         run = self._engine.start(forced(spec) if anyway else spec, messages, options.params)
         return self._asked(lane, prompt, parent, options, run)
 
@@ -350,11 +362,12 @@ class Board:
         options, before = lane.own or self.shared, replace(last.answer, error=None)
         messages = conversation(options.system, self._tree.path(last.parent), last.prompt)
         messages.append(Message("assistant", before.text))
-        capabilities = self._engine.capabilities(lane.model)
+        spec = self._spec(lane.model, options)
+        capabilities = self._engine.capabilities(spec)
         if not (capabilities and capabilities.prefill):
             messages.append(Message("user", GO_ON))
             before = replace(before, notes=(*before.notes, ASKED_TO_GO_ON))
-        run = self._engine.start(lane.model, messages, options.params, before=before)
+        run = self._engine.start(spec, messages, options.params, before=before)
         return self._asked(lane, last.prompt, last.parent, options, run)
 
     def _asked(self, lane: Lane, prompt: str, parent: int | None, options: Options, run: Run) -> Lane:

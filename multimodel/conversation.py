@@ -10,21 +10,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from .types import ModelId, SamplingParams, Snapshot, whole
+from .errors import InvalidParameter
+from .types import LoadOptions, ModelId, SamplingParams, Snapshot, whole
 
 MAX_COLUMNS = 4
 TITLE = 60  # characters of the first prompt that make a title
+LOADING = ("dtype", "kv_type", "context_length")
+"""What a column may say about how its model is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a column asks its model."""
+    """How a column asks its model. Raises InvalidParameter for a way to load it that a page does not offer."""
 
     params: SamplingParams = SamplingParams()
     system: str = ""
+    load: LoadOptions = LoadOptions()  # for local models: only fields of LOADING
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "system", whole(self.system))
+        if other := self.load.changed().difference(LOADING):  # a file of anybody may not name paths on this machine
+            raise InvalidParameter(f"A column has no option {min(other)!r}.", hint=f"It has {', '.join(LOADING)}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from .errors import InvalidModelId, InvalidParameter, MissingDependency
 from .pool import Pool
 from .settings import Settings
-from .types import Backend, ModelSpec
+from .types import Backend, LoadOptions, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,12 @@ def source(backend: str, settings: Settings) -> BackendSource:
     near = get_close_matches(backend, known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(known)}, or add it to ENDPOINTS in .env."
     raise InvalidModelId(f"There is no backend called {backend!r}.", hint=hint)
+
+
+def honoured(spec: ModelSpec, settings: Settings) -> ModelSpec:
+    """The spec with only those of its options that its backend honours. Raises InvalidModelId."""
+    kept = spec.load.changed() & source(spec.id.backend, settings).loads
+    return replace(spec, load=LoadOptions(**{name: getattr(spec.load, name) for name in kept}))
 
 
 def missing(row: BackendSource) -> MissingDependency | None:

@@ -28,9 +28,10 @@ from multimodel.settings import Settings
 from multimodel.types import ModelId
 
 from . import markdown
-from .controls import options_from, sampling_controls, updates
+from .controls import loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
 from .format import called, overflow
+from .judge import JudgePanel
 from .view import board_view
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -128,6 +129,7 @@ class ChatTab:
     def __init__(self, engine: Engine, boards: Boards) -> None:
         self.engine = engine
         self.boards = boards
+        self.judge = JudgePanel(engine)
         self.per_second = engine.settings.performance.updates_per_second
         self._followers: dict[str, object] = {}  # page session: its newest follower
 
@@ -283,15 +285,16 @@ class ChatTab:
             self.heading: f"### Settings\nfor {where}",
             self.own_switch: gr.update(visible=column is not None, value=not linked),
             self.system: gr.update(value=options.system, interactive=not linked),
-            **updates(self.sampling, options, self._refusals(columns), columns=len(columns), linked=linked),
+            **updates(self.options, options, self._refusals(columns), columns=len(columns), linked=linked),
         }
 
     def _refusals(self, columns: list[Column]) -> dict[str, list[str]]:
-        """For each sampling parameter, the models of these columns that do not take it, as far as that is known."""
+        """For each option, the models of these columns that do not take it, as far as that is known."""
         refusals: dict[str, list[str]] = {}
         for column in columns:
             if capabilities := self.engine.capabilities(column.model):
-                for name in self.sampling.keys() - capabilities.params:
+                taken = capabilities.params | source(column.model.backend, self.engine.settings).loads
+                for name in self.options.keys() - taken:
                     refusals.setdefault(name, []).append(called(column.model))
         return refusals
 
@@ -319,6 +322,7 @@ class ChatTab:
                     server_functions=[model_lister(self.engine.settings)],
                 )
                 self._build_composer()
+                self.judge.build_badges()
             self._build_settings()
         self._connect(page)
 
@@ -362,11 +366,14 @@ class ChatTab:
             self.system = gr.Textbox(
                 label="System prompt", info="Sent before the conversation", lines=3, max_lines=10, max_length=100_000
             )
-            self.sampling = sampling_controls()
+            sampling = sampling_controls()
+            with gr.Accordion("How local models are loaded", open=False, elem_id="mm-loading"):
+                self.options = sampling | loading_controls()
+            self.judge.build_choice()
 
     def _connect(self, page: gr.Blocks) -> None:
         board = [self.id, self.stage, self.warning, self.list]
-        panel = [self.panel, self.target, self.heading, self.own_switch, self.system, *self.sampling.values()]
+        panel = [self.panel, self.target, self.heading, self.own_switch, self.system, *self.options.values()]
         following: dict[str, Any] = {
             "fn": self.follow,
             "inputs": [self.id],
@@ -399,14 +406,15 @@ class ChatTab:
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated
         self.prompt.change(self.measure, [self.prompt, self.id], [self.size], trigger_mode="always_last", **QUICK)
         self._connect_settings(panel)
+        self.judge.connect(page)
 
     def _connect_settings(self, panel: list[Component]) -> None:
         self.settings_button.click(self.shared_settings, [self.id], [self.stage, *panel], **QUICK)
         self.close_button.click(lambda: gr.update(visible=False), None, [self.panel], **QUICK)
         self.own_switch.input(self.own, [self.id, self.target, self.own_switch], [self.stage, *panel], **QUICK)
-        named = {"id": self.id, "target": self.target, "system": self.system, **self.sampling}
-        changes = [widget.input for widget in (self.system, *self.sampling.values())]  # type: ignore[attr-defined]
-        changes += [widget.blur for widget in (self.system, self.sampling["stop"])]  # type: ignore[attr-defined]
+        named = {"id": self.id, "target": self.target, "system": self.system, **self.options}
+        changes = [widget.input for widget in (self.system, *self.options.values())]  # type: ignore[attr-defined]
+        changes += [widget.blur for widget in (self.system, self.options["stop"])]  # type: ignore[attr-defined]
         gr.on(changes, self.save, inputs_kwargs=named, outputs=[self.stage], trigger_mode="always_last", **QUICK)
 
 

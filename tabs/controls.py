@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 from gradio.components import Component
 
 from multimodel.board import Options
-from multimodel.types import RANGES, SamplingParams
+from multimodel.types import RANGES, DType, LoadOptions, SamplingParams
 
 STEPS = {
     "temperature": 0.05,
@@ -31,6 +31,14 @@ LABELS = {
     "seed": ("Seed", "The same number gives the same answer; empty is random"),
     "stop": ("Stop sequences", "The answer ends before any of these, one a line"),
 }
+LOADING_LABELS = {
+    "dtype": ("Number format", "Transformers models: fewer bits take less memory; 4 bits answer a little worse"),
+    "kv_type": ("KV cache", "GGUF models: fewer bits make room for a longer context"),
+    "context_length": ("Context length", "Tokens of prompt and answer; empty is as in the settings of the app"),
+}
+"""How local models are loaded: the fields of `multimodel.conversation.LOADING`."""
+DTYPES: list[str | tuple[str, str]] = [("Automatic", "auto"), *((name, name) for name in get_args(DType)[1:])]
+KV_TYPES: list[str | tuple[str, str]] = [("f16, the usual", "f16"), "q8_0", "q5_1", "q4_0"]
 OFF = {
     "top_p": 1.0,
     "top_k": 0,
@@ -57,6 +65,16 @@ def sampling_controls() -> dict[str, Component]:
     return widgets
 
 
+def loading_controls() -> dict[str, Component]:
+    """The widgets of how local models are loaded."""
+    (dtype, why_dtype), (kv_type, why_kv), (context, why_context) = LOADING_LABELS.values()
+    return {
+        "dtype": gr.Dropdown(DTYPES, value="auto", label=dtype, info=why_dtype),
+        "kv_type": gr.Dropdown(KV_TYPES, value="f16", label=kv_type, info=why_kv),
+        "context_length": gr.Number(None, precision=0, minimum=64, maximum=10_000_000, label=context, info=why_context),
+    }
+
+
 def _slider(name: str, label: str, info: str) -> gr.Slider:
     low, high = RANGES[name]
     value = OFF.get(name, low)
@@ -69,10 +87,20 @@ def options_from(system: str, values: dict[str, Any]) -> Options:
     >>> options_from("", {"temperature": 0.0, "top_p": 1.0, "seed": None, "stop": "a\\n"}).params.asdict()
     {'temperature': 0.0, 'stop': ('a',)}
     """
-    chosen = {k: v for k, v in values.items() if v is not None and OFF.get(k) != v and k != "stop"}
+    load = _load(values)
+    chosen = {k: v for k, v in values.items() if v is not None and OFF.get(k) != v and k in LABELS and k != "stop"}
     stop = tuple(line for line in str(values.get("stop") or "").splitlines() if line)
     integers = {k: int(v) for k, v in chosen.items() if k in ("max_tokens", "top_k", "seed")}
-    return Options(SamplingParams(**{**chosen, **integers, "stop": stop or None}), system)
+    return Options(SamplingParams(**{**chosen, **integers, "stop": stop or None}), system, load)
+
+
+def _load(values: dict[str, Any]) -> LoadOptions:
+    context, kv_type = values.get("context_length"), values.get("kv_type")
+    return LoadOptions(
+        dtype=values.get("dtype") or "auto",
+        kv_type=None if kv_type == "f16" else kv_type,
+        context_length=int(context) if context else None,
+    )
 
 
 def values_of(options: Options) -> dict[str, Any]:
@@ -80,7 +108,9 @@ def values_of(options: Options) -> dict[str, Any]:
     params = options.params
     values: dict[str, Any] = {name: getattr(params, name) for name in LABELS}
     values = {name: OFF.get(name, RANGES.get(name, (None,))[0]) if v is None else v for name, v in values.items()}
-    return values | {"seed": params.seed, "stop": "\n".join(params.stop or ())}
+    load: dict[str, Any] = {"dtype": options.load.dtype, "kv_type": options.load.kv_type or "f16"}
+    load["context_length"] = options.load.context_length
+    return values | {"seed": params.seed, "stop": "\n".join(params.stop or ())} | load
 
 
 def updates(
@@ -100,5 +130,5 @@ def updates(
 
 
 def _info(name: str, refusing: list[str]) -> str:
-    text = LABELS[name][1]
+    text = (LABELS | LOADING_LABELS)[name][1]
     return f"{text}. Not taken by {', '.join(refusing)}, so not sent there" if refusing else text

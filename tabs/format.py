@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from multimodel.types import ModelId, PromptSize, Snapshot, Stage
+from pathlib import Path
+
+from multimodel.types import LoadOptions, ModelId, PromptSize, Snapshot, Stage
 
 ROUGH_TOKENS, ROUGH_SECONDS = 40, 0.2
 """Below either, a rate is marked rough: one late token would change it by more than a reader expects."""
@@ -158,3 +160,25 @@ def overflow(model: ModelId, measured: PromptSize) -> str:
     what = "message" if measured.dropped == 1 else f"{measured.dropped} messages"
     then = f"The oldest {what} would be left out." if measured.dropped else "The prompt alone is too long: shorten it."
     return f"{called(model)}: {about}{measured.tokens:,} of {measured.context_length:,} tokens. {then}"
+
+
+def variations(load: LoadOptions) -> list[str]:
+    """How a model is loaded otherwise than usual, in words.
+
+    >>> variations(LoadOptions(rope_scaling="yarn", rope_factor=4.0, kv_type="q8_0", adapter="a/b.gguf"))
+    ['q8_0 cache', 'context stretched 4 times (yarn)', 'adapter b.gguf']
+    >>> variations(LoadOptions(dtype="int4", context_length=8192))
+    ['int4', '8,192 tokens of context']
+    """
+    words = {
+        "dtype": load.dtype,
+        "context_length": f"{load.context_length or 0:,} tokens of context",
+        "kv_type": f"{load.kv_type} cache",
+        "gpu_layers": f"{load.gpu_layers} layers on the GPU",
+        "revision": f"revision {load.revision}",
+        "rope_scaling": f"context stretched {load.rope_factor:g} times ({load.rope_scaling})",
+        "adapter": f"adapter {Path(load.adapter or '').name}",
+        "adapter_scale": f"{load.adapter_scale:g} times",
+        "chat_template": "another chat template",
+    }
+    return [text for name, text in words.items() if name in load.changed()]

@@ -6,7 +6,7 @@ Values to HTML above, pure; the widgets below. The page asks for news only while
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from multimodel.engine import Engine
 from multimodel.errors import MultimodelError
 from multimodel.hardware import Device, Kind
 from multimodel.pool import Resident
-from multimodel.types import LoadOptions
 
-from .format import backend_name, seconds, short_name, size
+from .format import backend_name, seconds, short_name, size, variations
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 EVERY = 2.0  # seconds between two looks
@@ -127,27 +126,10 @@ def _row(resident: Resident) -> str:
 
 
 def _about(resident: Resident) -> str:
-    facts = resident.facts
+    facts, load = resident.facts, resident.spec.load
+    usual = replace(load, dtype="auto", context_length=None) if facts else load  # the facts say these
     known = [facts.dtype, f"{facts.context_length:,} tokens of context", facts.device.upper()] if facts else []
-    return ", ".join([backend_name(resident.spec.id), *known, *variations(resident.spec.load)])
-
-
-def variations(load: LoadOptions) -> list[str]:
-    """How a model is loaded otherwise than usual, in words.
-
-    >>> variations(LoadOptions(rope_scaling="yarn", rope_factor=4.0, kv_type="q8_0", adapter="a/b.gguf"))
-    ['q8_0 cache', 'context stretched 4 times (yarn)', 'adapter b.gguf']
-    """
-    words = {
-        "kv_type": f"{load.kv_type} cache",
-        "gpu_layers": f"{load.gpu_layers} layers on the GPU",
-        "revision": f"revision {load.revision}",
-        "rope_scaling": f"context stretched {load.rope_factor:g} times ({load.rope_scaling})",
-        "adapter": f"adapter {Path(load.adapter or '').name}",
-        "adapter_scale": f"{load.adapter_scale:g} times",
-        "chat_template": "another chat template",
-    }
-    return [text for name, text in words.items() if name in load.changed()]
+    return ", ".join([backend_name(resident.spec.id), *known, *variations(usual)])
 
 
 def _state(resident: Resident) -> str:

@@ -11,17 +11,17 @@ from typing import Any
 
 from multimodel.board import CONTINUED, MAX_COLUMNS, Board, Column, Turn
 from multimodel.errors import MultimodelError, TooLarge
-from multimodel.types import ModelId, Snapshot
+from multimodel.types import LoadOptions, ModelId, Snapshot
 
 from . import markdown
-from .format import backend_name, figures, short_name, stage_text
+from .format import backend_name, figures, short_name, stage_text, variations
 
 
 def board_view(board: Board, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
     """Everything the page needs to show a board. `streams` keeps the growing texts between calls."""
     columns = board.columns()
     return {
-        "columns": [_column(column, streams) for column in columns],
+        "columns": [_column(column, board.spec(column).load, streams) for column in columns],
         "running": sum(column.live is not None for column in columns),
         "full": len(columns) >= MAX_COLUMNS,
         "empty": not any(column.turns or column.live for column in columns),
@@ -37,7 +37,7 @@ def problem_text(problem: MultimodelError | None) -> str:
     return f"{problem} {problem.hint}" if problem else ""
 
 
-def _column(column: Column, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
+def _column(column: Column, load: LoadOptions, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
     live = ""
     if column.live:
         stream = streams.setdefault(column.key, markdown.Stream())
@@ -48,7 +48,7 @@ def _column(column: Column, streams: dict[str, markdown.Stream]) -> dict[str, An
         "key": column.key,
         "id": str(column.model),
         "name": short_name(column.model),
-        "backend": backend_name(column.model),
+        "backend": ", ".join([backend_name(column.model), *variations(load)]),
         "own": column.own is not None,
         "running": column.live is not None,
         "turns": [turn_html(turn, column.model) for turn in column.turns],

@@ -11,8 +11,8 @@ import pytest
 
 from multimodel import Engine, Message, ModelId, SamplingParams
 from multimodel.board import BOARDS, MAX_COLUMNS, Board, Boards, Column, Options
-from multimodel.errors import BadRequest, ServerFailure
-from multimodel.types import Chunk
+from multimodel.errors import BadRequest, InvalidParameter, ServerFailure
+from multimodel.types import Chunk, LoadOptions
 
 from .support import Fakes, Reply, eventually, fails, says, until
 
@@ -197,6 +197,27 @@ def test_shared_options_go_to_all_and_own_options_to_one(engine: Engine, fakes: 
     assert fakes["a"].params == [SamplingParams(temperature=0.5)]
     assert fakes["b"].asked == [(Message("user", "hi"),)]
     assert fakes["b"].params == [SamplingParams(seed=1)]
+
+
+def test_each_column_says_how_its_model_is_loaded_as_far_as_its_backend_honours_it(engine: Engine) -> None:
+    load = LoadOptions(dtype="int4", kv_type="q8_0", context_length=99)
+    models = [ModelId("transformers", "m"), ModelId("gguf", "m"), ModelId("openai", "m"), ModelId("nobody", "m")]
+    board = Board(engine, models, Options(load=load))
+    board.set_options(Options(), board.columns()[0].key)
+    assert [board.spec(column).load for column in board.columns()] == [
+        LoadOptions(),
+        LoadOptions(kv_type="q8_0", context_length=99),
+        LoadOptions(),
+        load,  # asking it says that there is no such backend
+    ]
+    board.share(board.columns()[0].key)
+    assert board.spec(board.columns()[0]).load == LoadOptions(dtype="int4", context_length=99)
+
+
+@pytest.mark.parametrize("load", [LoadOptions(adapter="/etc/passwd"), LoadOptions(anyway=True)])
+def test_a_column_cannot_name_files_of_this_machine_nor_overrule_the_memory_plan(load: LoadOptions) -> None:
+    with pytest.raises(InvalidParameter, match="no option"):
+        Options(load=load)
 
 
 def running(reply: Reply, **replies: Reply) -> tuple[Engine, Fakes, Board]:

@@ -22,7 +22,7 @@ from multimodel.settings import ChatSettings, Settings
 from multimodel.store import Store
 from multimodel.store.database import NAME, Database
 from multimodel.store.schema import MIGRATIONS
-from multimodel.types import Chunk, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
+from multimodel.types import Chunk, LoadOptions, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
 
 from .support import Fakes, Reply, eventually, fails, says, until
 
@@ -69,7 +69,8 @@ def test_a_conversation_is_found_again_as_it_was(running: Callable[..., Engine])
     boards = Boards(running(says("one ", "two")))
     board = boards.get(None)
     board.set_options(Options(SamplingParams(temperature=0.5, seed=3), "Be brief."))
-    board.set_options(Options(SamplingParams(top_p=0.5)), board.columns()[1].key)
+    own = Options(SamplingParams(top_p=0.5), load=LoadOptions(dtype="int4", context_length=999))
+    board.set_options(own, board.columns()[1].key)
     ask(board, "Hello?")
     ask(board, "And again?")
     board.move(board.columns()[0].key, 1)

@@ -15,7 +15,8 @@ from multimodel.hardware import Device
 from multimodel.pool import Resident
 from multimodel.types import LoadOptions, ModelId, ModelSpec
 from multimodel.workers.protocol import Facts, Status
-from tabs.system import Machine, system_html, variations
+from tabs.format import variations
+from tabs.system import Machine, system_html
 
 from .serving import Server, app, chromium, ended
 from .support import GUIDE_GGUF, eventually, needs, needs_browser
@@ -66,7 +67,7 @@ def test_a_model_that_answers() -> None:
 
 def test_a_model_that_is_being_loaded() -> None:
     said = words(system_html(MACHINE, [replace(IDLE, state="loading", facts=None, status=None, measured=0)]))
-    assert "model:Q8_0 GGUF Loading – 3.0 GB predicted – – – Unload" in said
+    assert "model:Q8_0 GGUF, 1,024 tokens of context Loading – 3.0 GB predicted – – – Unload" in said
 
 
 def test_no_model_and_models_that_stay() -> None:
@@ -83,21 +84,25 @@ def test_a_name_cannot_be_markup() -> None:
 
 
 def test_every_way_to_load_is_told() -> None:
-    silent = {
-        "device",
-        "dtype",
-        "context_length",
-        "rope_factor",
-        "sequences",
-        "anyway",
-    }  # the facts tell
+    silent = {"device", "rope_factor", "sequences", "anyway"}
     options: dict[str, Any] = {
-        **{"kv_type": "q8_0", "gpu_layers": 3, "revision": "v1", "adapter": "a/b.gguf"},
+        **{
+            "dtype": "int4",
+            "context_length": 9,
+            "kv_type": "q8_0",
+            "gpu_layers": 3,
+            "revision": "v1",
+            "adapter": "a/b.gguf",
+        },
         **{"adapter_scale": 0.5, "chat_template": "x", "rope_scaling": "yarn", "rope_factor": 2.0},
     }
     assert set(LoadOptions.__dataclass_fields__) == set(options) | silent
     assert len(variations(LoadOptions(**options))) == len(options) - 1
-    assert variations(LoadOptions(context_length=9)) == []
+
+
+def test_what_the_facts_tell_is_not_told_twice() -> None:
+    spec = replace(IDLE.spec, load=LoadOptions(context_length=1024))
+    assert words(system_html(MACHINE, [replace(IDLE, spec=spec)])).count("1,024 tokens") == 1
 
 
 # in the browser

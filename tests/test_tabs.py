@@ -18,7 +18,18 @@ from multimodel.board import Board, Options
 from multimodel.engine import Engine
 from multimodel.errors import MultimodelError, NotEnoughMemory, ServerFailure, TooLarge
 from multimodel.settings import ApiSettings, ChatSettings, Endpoint, Settings
-from multimodel.types import RANGES, ModelId, PromptSize, SamplingParams, Snapshot, Stage, StageName, Timing, Usage
+from multimodel.types import (
+    RANGES,
+    LoadOptions,
+    ModelId,
+    PromptSize,
+    SamplingParams,
+    Snapshot,
+    Stage,
+    StageName,
+    Timing,
+    Usage,
+)
 from tabs.chat import KEEP_ALIVE, follow, interval, model_lister, typed_model
 from tabs.controls import LABELS, OFF, options_from, sampling_controls, values_of
 from tabs.format import FINISH, STAGES, figures, overflow, seconds, short_name, size, speed, stage_text
@@ -244,6 +255,8 @@ def test_the_widgets_are_the_sampling_parameters() -> None:
         Options(SamplingParams(max_tokens=1, temperature=1.3, top_p=0.9, top_k=40, min_p=0.05), "Be brief."),
         Options(SamplingParams(max_tokens=5, temperature=2.0, repetition_penalty=1.1, seed=0, stop=("a b", "END"))),
         Options(SamplingParams(max_tokens=5, temperature=0.5, presence_penalty=-2.0, frequency_penalty=1.5)),
+        Options(SamplingParams(max_tokens=5, temperature=0.5), load=LoadOptions(dtype="int4", context_length=8192)),
+        Options(SamplingParams(max_tokens=5, temperature=0.5), load=LoadOptions(kv_type="q8_0")),
     ],
 )
 def test_options_come_back_from_the_widgets_as_they_were(options: Options) -> None:
