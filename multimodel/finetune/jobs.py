@@ -7,6 +7,7 @@ there sees the same. The app's end lets a run save itself; the next app goes on 
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -20,12 +21,22 @@ from typing import Any
 import filelock
 
 from ..compute import Cores
-from ..errors import BrokenFile, InvalidName, ModelNotFound, MultimodelError, TrainingError, Unexpected, WorkerCrashed
+from ..errors import (
+    BrokenFile,
+    InvalidName,
+    ModelNotFound,
+    MultimodelError,
+    NotEnoughMemory,
+    TrainingError,
+    Unexpected,
+    WorkerCrashed,
+)
 from ..settings import Settings
 from ..workers.process import reason, spawn
 from . import checkpoints, runfolder, sources
 from . import data as rows
 from .bases import base_folder
+from .child import retry
 from .control import APP, STOP
 from .data import Dataset
 from .events import Reader, Writer, fold
@@ -356,9 +367,9 @@ class Jobs:
                 process.stdin.close()
         update = fold(TrainUpdate(work.name), Reader(folder).read())
         if not update.ended:
-            Writer(folder).end(
-                "interrupted" if work.closing.is_set() else "failed", LOST, _killed(work.name, code, folder)
-            )
+            phase = "interrupted" if work.closing.is_set() else "failed"
+            again = retry(NotEnoughMemory(LOST), folder) if code == -signal.SIGKILL and phase == "failed" else {}
+            Writer(folder).end(phase, LOST, _killed(work.name, code, folder), retry=again)
 
     def _adopt(self, name: str) -> None:
         """Wait for a process of the last app, then go on with its run."""

@@ -92,7 +92,8 @@ def test_a_killed_process_is_told_and_resumed(jobs: Jobs, home: Path) -> None:
     killed = jobs.get(name)
     assert killed.phase == "failed" and isinstance(killed.error, WorkerCrashed)
     assert "SIGKILL" in str(killed.error) and "batch size" in killed.error.hint
-    jobs.resume(name, {"batch_size": 16, "gradient_accumulation": 2})  # as the hint says: as many steps as before
+    assert killed.retry == {"batch_size": 16, "gradient_accumulation": 2}  # a system short of memory kills so too
+    jobs.resume(name, killed.retry)  # as many steps as before
     *_, end = jobs.follow(name)
     assert (end.phase, end.step, end.total_steps) == ("done", 64, killed.total_steps)
     assert Order.load(jobs.store.runs / name).config.batch_size == 16

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from bench.kills import Forks, ordered
@@ -296,6 +297,25 @@ def test_no_room_is_found_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match="MB free") as caught:
         check_room(tmp_path, 1 << 60)
     assert "resume" in caught.value.hint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which bounds the memory of another process")
+def test_out_of_memory_in_training_says_which_setting_to_lower(pool: Forks, place: Path, tmp_path: Path) -> None:
+    import resource
+
+    words = " ".join(["great", "film"] * 31)
+    rows = [(f"{words} {i}", "ab"[i % 2]) for i in range(1100)]
+    wide = tiny_encoder(tmp_path / "wide", layers=4, width=128)
+    data = write_csv(tmp_path / "long.csv", rows)
+    folder = ordered(config(place, "large", data=data, base=str(wide), batch_size=1024, epochs=1), settings_in(place))
+    pid = pool.start(folder)
+    usual = psutil.Process(pid).memory_info().vms
+    resource.prlimit(pid, resource.RLIMIT_AS, (usual + (600 << 20), usual + (600 << 20)))
+    assert pool.wait() == 1
+    end = fold(TrainUpdate("large"), Reader(folder).read())
+    assert end.phase == "failed" and isinstance(end.error, NotEnoughMemory), end.error
+    assert "batch size" in end.error.hint
+    assert end.retry == {"batch_size": 512, "gradient_accumulation": 2}
 
 
 # --- events and checkpoints ---
