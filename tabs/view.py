@@ -180,4 +180,4 @@ def _footer(answer: Snapshot, tools: str = "") -> str:
     if answer.done and answer.text:
         raw = escape(answer.text)
         copy = f'<button type="button" data-copy="answer">Copy</button><template class="mm-raw">{raw}</template>'
-    return f'{notes}<div class="mm-figures">{shown}<span class="mm-grow"></span>{copy}{tools}</div>'
+    return f'{notes}<div class="mm-figures">{shown}<span class="mm-answer-tools">{copy}{tools}</span></div>'
