@@ -28,7 +28,7 @@ from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, without_spe
 from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame
 from .text import HALF, TextStream
 
-PIECE = 128  # prompt tokens a step evaluates while nobody decodes
+PIECE = 256  # prompt tokens a step evaluates while nobody decodes
 SHARED_PIECE = 32  # the same while somebody does: their next token waits for it
 SLOW_STEP = 0.5  # seconds; longer steps make the pieces smaller, so that a cancel is obeyed soon
 WORTH_COPYING = 16  # tokens; copying moves the whole cache of a sequence, and reading a few again is quicker
