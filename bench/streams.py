@@ -50,11 +50,12 @@ def prompts(count: int, number: int) -> list[str]:
     return [f"{number}-{i}. {PROMPTS[i % len(PROMPTS)]}" for i in range(count)]
 
 
-def burst(engine: Engine, models: Sequence[ModelId], number: int, max_tokens: int) -> Burst:
-    """Ask each model (the same one may come several times) at once. Raises the error of an answer."""
+def burst(engine: Engine, models: Sequence[ModelId], number: int, max_tokens: int, *, same: bool = False) -> Burst:
+    """Ask each model (the same one may come several times) at once, each or all the `same`. Raises their errors."""
     params, began = SamplingParams(temperature=0.0, max_tokens=max_tokens), time.perf_counter()
-    asked = zip(models, prompts(len(models), number), strict=True)
-    runs = [engine.start(model, [Message("user", prompt)], params) for model, prompt in asked]
+    asked = prompts(1, number) * len(models) if same else prompts(len(models), number)
+    pairs = zip(models, asked, strict=True)
+    runs = [engine.start(model, [Message("user", prompt)], params) for model, prompt in pairs]
     for run in runs:
         run.join()
     seconds = time.perf_counter() - began
@@ -196,12 +197,12 @@ def rows(label: str, found: dict[str, list[Burst]]) -> list[tuple[str, ...]]:
     return table
 
 
-def conversation(engine: Engine, model: ModelId, max_tokens: int) -> list[float]:
-    """Seconds to the first token of every turn of one conversation, each with the whole history."""
+def conversation(engine: Engine, model: ModelId, number: int, max_tokens: int) -> list[float]:
+    """Seconds to the first token of every turn of a new conversation, each with the whole history."""
     messages: list[Message] = []
     firsts = []
     for turn in range(TURNS):
-        messages.append(Message("user", f"{turn}. {PROMPTS[turn % len(PROMPTS)]}"))
+        messages.append(Message("user", f"{number}-{turn:02d}. {PROMPTS[0]}"))
         *_, last = engine.ask(model, messages, SamplingParams(temperature=0.0, max_tokens=max_tokens))
         firsts.append(_finished(last).timing.ttft or 0.0)
         messages.append(Message("assistant", last.text))
@@ -213,12 +214,19 @@ def own_rows(models: dict[str, ModelId], rounds: int, max_tokens: int) -> Genera
     with Engine(settings({})) as engine:
         for label, model in models.items():
             burst(engine, [model], 0, 1)
-            turns = [conversation(engine, model, 8) for _ in range(max(1, rounds // 2))]
+            turns = [conversation(engine, model, n, 8) for n in range(10, 10 + rounds)]
             yield _own(f"{label}: first token, turn 20 over turn 2", [(t[-1], t[1]) for t in turns], 1000, "ms")
-            alone = [burst(engine, [model], 100 + n, max_tokens) for n in range(rounds)]
-            eight = [burst(engine, [model] * STREAMS, 200 + n, max_tokens) for n in range(rounds)]
-            pairs = [(max(b.firsts), a.firsts[0]) for a, b in zip(alone, eight, strict=True)]
-            yield _own(f"{label}: worst first token of eight over one alone", pairs, 1000, "ms")
+            for what, same in (("one question in eight columns", True), ("eight different questions", False)):
+                worst = waits(engine, model, rounds, max_tokens, same=same)
+                yield _own(f"{label}: worst first token of {what} over one alone", worst, 1000, "ms")
+
+
+def waits(engine: Engine, model: ModelId, rounds: int, max_tokens: int, *, same: bool) -> list[tuple[float, float]]:
+    """(worst first token of eight, first token of one) in seconds, in turn, every question new."""
+    base = 100 if same else 400
+    alone = [burst(engine, [model], base + n, max_tokens) for n in range(rounds)]
+    eight = [burst(engine, [model] * STREAMS, base + 100 + n, max_tokens, same=same) for n in range(rounds)]
+    return [(max(b.firsts), a.firsts[0]) for a, b in zip(alone, eight, strict=True)]
 
 
 def two_models(pair: Sequence[ModelId], rounds: int, max_tokens: int, threads: int) -> tuple[str, ...]:
