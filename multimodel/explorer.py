@@ -6,13 +6,14 @@ One page of results is one request to the Hub, or none. Nothing here knows of wi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 
 from .hub import Listing, Query, search
 from .hub.listing import NAME, PER_PAGE
 from .memory import Target
-from .ratings import Rating, Ratings, ratings
+from .ratings import Rating, ratings
 from .settings import Settings
 from .shipped import catalogue
 from .verdict import Fit, fit
@@ -47,17 +48,22 @@ def browse(query: Query, sort: str, target: Target, settings: Settings, cursor: 
     if sort == ARENA:
         return _by_rating(query, target, settings, cursor)
     page = search(query, settings, cursor)
-    rated = ratings(settings)
-    return Results(tuple(_judged(row, target, rated, settings) for row in page.rows), page.cursor)
+    return Results(judged(page.rows, target, settings), page.cursor)
 
 
 def offline(query: Query, target: Target, settings: Settings) -> Results:
     """What the shipped catalogue knows, for when the Hub cannot be asked."""
-    shelf, rated = catalogue(settings), ratings(settings)
+    shelf = catalogue(settings)
     found = [known.listing for known in shelf.models if matches(known.listing, query)]
     if query.sort in ("created", "updated"):
         found.sort(key=lambda row: row.created or date.min, reverse=True)
-    return Results(tuple(_judged(row, target, rated, settings) for row in found), as_of=shelf.as_of)
+    return Results(judged(found, target, settings), as_of=shelf.as_of)
+
+
+def judged(rows: Iterable[Listing], target: Target, settings: Settings) -> tuple[Result, ...]:
+    """Repositories with what is said of them, for a machine; without any request."""
+    rated = ratings(settings)
+    return tuple(Result(row, fit(row, target, settings), rated.of(row.name, row.base)) for row in rows)
 
 
 def wanted(text: str) -> str:
@@ -91,10 +97,6 @@ def matches(row: Listing, query: Query) -> bool:
         and (query.largest is None or 0 < billions <= query.largest)
         and (query.gated is None or query.gated == bool(row.gate))
     )
-
-
-def _judged(row: Listing, target: Target, rated: Ratings, settings: Settings) -> Result:
-    return Result(row, fit(row, target, settings), rated.of(row.name, row.base))
 
 
 def _by_rating(query: Query, target: Target, settings: Settings, cursor: str) -> Results:
