@@ -150,11 +150,9 @@ def _figures(metrics: Mapping[str, Any]) -> str:
     if found := metrics.get("calibration"):
         title = "Expected calibration error: how far the probabilities are from how often it is right"
         cards += f'<li title="{title}"><b>{100 * found["ece"]:.1f} %</b><span>Calibration error</span></li>'
-    split = {"test": "test rows, which training never saw", "validation": "validation rows, which chose the best epoch"}
-    on = f"On {metrics['rows']:,} {split.get(str(metrics.get('split')), 'rows')}."
-    return (
-        f'<ul class="mp-figures">{cards}</ul><p class="mx-soft">{on} Small print: TF-IDF with logistic regression.</p>'
-    )
+    on = f"On {metrics['rows']:,} {SPLITS.get(str(metrics.get('split')), 'rows')}."
+    against = " Compared with TF-IDF and logistic regression on the same rows." if base else ""
+    return f'<ul class="mp-figures">{cards}</ul><p class="mx-soft">{on}{against}</p>'
 
 
 def _figure(name: str, value: float, base: float | None) -> str:

@@ -45,7 +45,8 @@ def verdict_html(labels: LabelMap, said: Prediction, threshold: float | None) ->
     if not labels.sure(one, threshold):
         near = f"{escape(one.label)} at {_percent(one.score)} is below your limit"
         return f'<p class="mp-verdict mp-unsure"><b>Not sure</b><span>{near}</span></p>'
-    names = "".join(f"<b>{escape(name)}</b>" for name in one.labels)
+    ranked = sorted(one.labels, key=lambda name: -one.scores[name])
+    names = "".join(f"<b>{escape(name)}</b>" for name in ranked)
     sure = _percent(one.score) if labels.task == "single_label" else ""
     return f'<p class="mp-verdict">{names}<span>{sure}</span></p>'
 
@@ -317,12 +318,12 @@ def fillings_html(found: Sequence[Filling]) -> str:
     """The likeliest words for a gap, each with the text it makes."""
     most = max((one.score for one in found), default=1.0) or 1.0
     rows = "".join(
-        f'<button type="button" class="mp-bar mp-fill" data-take="{escape(one.text)}" title="Put it in the text">'
-        f"<span>{escape(one.token)}</span><i><i style='width:{100 * one.score / most:.2f}%'></i></i>"
-        f"<em>{_percent(one.score)}</em><q>{escape(one.text)}</q></button>"
+        f'<button type="button" class="mp-bar" data-take="{escape(one.text)}" title="{escape(one.text)}">'
+        f'<span>{escape(one.token)}</span><i><i style="width:{100 * one.score / most:.2f}%"></i></i>'
+        f"<em>{_percent(one.score)}</em></button>"
         for one in found
     )
-    return f'<div class="mp-bars">{rows}</div>'
+    return f'<div class="mp-answer"><h4>The likeliest words</h4><div class="mp-bars">{rows}</div></div>'
 
 
 def _percent(share: float) -> str:

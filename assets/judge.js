@@ -1,0 +1,88 @@
+// The judge in Chat. Every finished answer on the board gets a badge that the server makes; 'value' is the judge's name.
+const WAIT = 250; // milliseconds after a change of the board
+const AT_ONCE = 32; // answers of one request
+const badges = new Map(); // text: its badge, for the judge of now
+let model = "";
+let soon = 0;
+let busy = false;
+let failed = ""; // why there are no verdicts
+
+function answers() {
+  return [...document.querySelectorAll("#mm-board .mm-turn .mm-figures")].filter((node) => node.querySelector(".mm-raw"));
+}
+
+function text(node) {
+  return node.querySelector(".mm-raw").content.textContent;
+}
+
+function show(node, html) {
+  let place = node.querySelector(":scope > .mm-judged");
+  if (!html) return place?.remove();
+  if (!place) {
+    place = document.createElement("span");
+    place.className = "mm-judged";
+    node.prepend(place);
+  }
+  if (place.mmHTML !== html) place.innerHTML = place.mmHTML = html;
+}
+
+const WAITING = '<span class="mm-verdict mm-verdict-waiting" role="status">judging</span>';
+
+function place() {
+  for (const node of answers()) show(node, model && (failed || badges.get(text(node)) || WAITING));
+}
+
+async function judge() {
+  soon = 0;
+  place();
+  const wanted = [...new Set(answers().map(text))].filter((one) => !badges.has(one)).slice(0, AT_ONCE);
+  if (!model || busy || failed || !wanted.length) return;
+  const mine = model;
+  busy = true;
+  let answer;
+  try {
+    answer = await server.judged({ model: mine, texts: wanted });
+  } catch {
+    answer = { error: "The app does not answer." };
+  }
+  busy = false;
+  if (mine === model) {
+    if (answer.badges) wanted.forEach((one, i) => badges.set(one, answer.badges[i]));
+    else fail(answer.error);
+  }
+  later(0);
+}
+
+function fail(html) {
+  const holder = document.createElement("div");
+  holder.innerHTML = html;
+  const why = document.createElement("span");
+  why.className = "mm-verdict mm-verdict-failed";
+  why.textContent = "no verdict";
+  why.title = holder.textContent;
+  failed = why.outerHTML;
+  setTimeout(() => ((failed = ""), later(0)), 15000); // perhaps it is better then
+}
+
+function later(wait = WAIT) {
+  if (!soon) soon = setTimeout(judge, wait);
+}
+
+function choose() {
+  const name = props.value || "";
+  if (name === model) return;
+  model = name;
+  failed = "";
+  badges.clear();
+  later(0);
+}
+
+function begin() {
+  const board = document.querySelector("#mm-board .mm-columns");
+  if (!board) return setTimeout(begin, 200);
+  new MutationObserver(() => model && later()).observe(board, { childList: true, subtree: true });
+}
+
+watch("value", choose);
+choose();
+begin();
