@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 import traceback
@@ -25,7 +26,15 @@ from .store import disk_error
 
 PLANNING = 600.0  # seconds that the first process may take to make its plan
 WAIT = 30.0  # seconds for a process of an earlier app that is still saving
-FULL = ("enforce fail at inline_container", "PytorchStreamWriter", "No space left", "os error 28")
+FULL = (
+    "enforce fail at inline_container",
+    "PytorchStreamWriter",
+    "No space left",
+    "os error 28",
+    "os error 122",
+    "os error 27",
+)
+FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room; none in one's quota; none for a file so large
 OOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "bad_alloc")
 
 
@@ -40,7 +49,9 @@ def main(folder: Path, app: bool) -> int:
     commands, _ = pipes()
     try:
         with lock_of(folder).acquire(timeout=WAIT):
-            return work(folder, Control(folder, commands if app else None))
+            control = Control(folder, commands if app else None)
+            signal.signal(signal.SIGTERM, lambda *_: control.interrupt())  # as when the machine is shut down
+            return work(folder, control)
     except filelock.Timeout:
         sys.stderr.write("Another process works on this run.\n")
         return 1
@@ -83,9 +94,7 @@ def own_error(error: BaseException, folder: Path) -> MultimodelError:
     if isinstance(error, MemoryError) or any(mark.lower() in text.lower() for mark in OOM):
         hint = "Lower the batch size (with more gradient accumulation the result is the same), or the maximum length."
         return NotEnoughMemory("Training ran out of memory.", hint=hint)
-    if any(mark in text for mark in FULL) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    ):
+    if any(mark in text for mark in FULL) or (isinstance(error, OSError) and error.errno in FULL_CODES):
         hint = "Free some space and resume: nothing before the last checkpoint is lost."
         return DiskFull("The disk is full.", hint=hint)
     if isinstance(error, OSError):

@@ -30,6 +30,10 @@ class Control:
             return "stopped"
         return "interrupted" if self._gone.is_set() else ""
 
+    def interrupt(self) -> None:
+        """The system wants the process to end: save and do so. Safe in a signal handler."""
+        self._gone.set()
+
     def _listen(self, commands: BinaryIO) -> None:
         for line in commands:
             try:

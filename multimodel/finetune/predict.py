@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from threading import Lock, RLock
 from typing import BinaryIO, Protocol, Self, cast
+from weakref import finalize
 
 from ..compute import Cores
 from ..errors import BrokenFile, InvalidParameter, WorkerCrashed
@@ -324,6 +325,7 @@ class Predictors:
         self._settings, self._cores = settings, cores
         self._lock = RLock()  # between the threads of the pages
         self._warm: OrderedDict[tuple[str, Precision, float], tuple[Predictor, Apart]] = OrderedDict()
+        self._leaving: list[finalize[[], Predictor]] = []  # out of use here; whoever asks them now is still answered
         self._spare: Apart | None = None
 
     def prepare(self) -> None:
@@ -349,8 +351,12 @@ class Predictors:
             while len(self._warm) - len(old) > WARM:
                 old.append(next(k for k in self._warm if k not in old))
             for other in old:
-                self._warm.pop(other)[0].close()
+                self._leave(*self._warm.pop(other))
             return predictor
+
+    def _leave(self, predictor: Predictor, process: Apart) -> None:
+        """End a process once nobody holds its predictor any more."""
+        self._leaving = [one for one in self._leaving if one.alive] + [finalize(predictor, process.close)]
 
     def unload(self, model: str | Path) -> None:
         """Give back the memory of a model; one that is not loaded is ignored."""
@@ -364,6 +370,8 @@ class Predictors:
         with self._lock:
             while self._warm:
                 self._warm.popitem()[1][0].close()
+            while self._leaving:
+                self._leaving.pop()()
             if self._spare:
                 self._spare.close()
                 self._spare = None

@@ -80,10 +80,12 @@ class Model:
     def classifier(self) -> Any:
         """The weights in memory. Raises BrokenFile where the folder has none, or not all, of a classifier."""
         model = load_model(self.folder, self.labels)
-        missing = set(model.state_dict()) - _saved(self.folder)
-        if missing:
-            name = sorted(missing)[0]
-            raise BrokenFile(f"{self.folder.name} is no whole classifier: {name} is missing.", hint="Fine-tune it.")
+        saved = _saved(self.folder)
+        for name, values in sorted(model.state_dict().items()):
+            if name not in saved:
+                raise BrokenFile(f"{self.folder.name} is no whole classifier: {name} is missing.", hint="Fine-tune it.")
+            if values.numel() != saved[name]:
+                raise self._unlike(len(self.labels.classes))
         return model.to(self._device).eval()
 
     @cached_property
@@ -107,10 +109,16 @@ class Model:
         rows = encode(self._tokenizer, texts, self.longest)
         if self._session:
             outputs = self._session.logits(rows)
+            if outputs.shape[1] != self.labels.outputs:
+                raise self._unlike(self.labels.outputs)
         else:
             outputs = logits(self.classifier, rows, self._tokenizer.pad_token_id or 0)
         found: list[list[float]] = outputs.tolist()
         return found
+
+    def _unlike(self, classes: int) -> BrokenFile:
+        said = f"The label map of {self.folder.name} has {classes} classes; its weights were trained for others."
+        return BrokenFile(said, hint="Restore the folder, or fine-tune it again.")
 
     def occluded(self, text: str) -> tuple[list[tuple[int, int]], list[list[float]]]:
         """The pieces of a text (start, end), and the outputs for the text and for each one's absence.
@@ -146,6 +154,7 @@ def _filled(text: str, word: str, mask: str) -> str:
     return text.replace(f" {mask}" if word.startswith("##") else mask, word.removeprefix("##"), 1)
 
 
-def _saved(folder: Path) -> set[str]:
-    """The names of the weights in a folder. Raises BrokenFile."""
-    return {name for path in files.weight_files(folder) for name in files.tensors(path)}
+def _saved(folder: Path) -> dict[str, int]:
+    """The weights in a folder by name: how many numbers each has. Raises BrokenFile."""
+    rows = (row for path in files.weight_files(folder) for row in files.tensors(path).items())
+    return {name: tensor.elements for name, tensor in rows}

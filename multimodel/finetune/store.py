@@ -143,7 +143,10 @@ class Store:
     def _discard(self, path: Path) -> None:
         gone = self.folder / f".gone-{secrets.token_hex(4)}"
         os.rename(path, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        if gone.is_symlink():  # what it leads to is somebody else's
+            gone.unlink()
+        else:
+            shutil.rmtree(gone, ignore_errors=True)
 
     def publish(self, built: Path, name: str) -> Path:
         """Put a finished folder in its place, with its manifest; one that the same run made before is replaced."""

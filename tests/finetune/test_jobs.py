@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from multimodel.compute import Cores
 from multimodel.errors import InvalidName, ModelNotFound, TrainingError, WorkerCrashed
-from multimodel.finetune import sources
+from multimodel.finetune import checkpoints, sources
 from multimodel.finetune.jobs import LOST, Jobs
 from multimodel.finetune.runfolder import Order
 from multimodel.finetune.types import TrainConfig
@@ -141,6 +142,30 @@ def test_an_app_that_was_killed_leaves_a_run_that_waits_for_a_person(jobs: Jobs,
     later.stop(name)
     *_, end = later.follow(name)
     assert end.phase == "stopped"
+
+
+def test_a_machine_that_is_shut_down_lets_a_run_save_itself(jobs: Jobs, home: Path) -> None:
+    name = jobs.start(config(home, "shut", epochs=100, checkpoint_steps=1000))
+    eventually(lambda: training(jobs, name), 120)
+    process = jobs._line[0].process
+    assert process
+    process.send_signal(signal.SIGTERM)
+    eventually(lambda: over(jobs, name), 60)
+    left = jobs.get(name)
+    assert (left.phase, left.error) == ("interrupted", None) and left.step > 2
+    assert checkpoints.newest(jobs.store.runs / name) == jobs.store.runs / name / f"checkpoint-{left.step}"
+
+
+def test_two_starts_at_once_are_one_run(home: Path) -> None:
+    many = [Jobs(settings_in(home), Cores(1)) for _ in range(4)]  # four apps on one folder
+    asked = config(home, "once", data=str(home / "nowhere.csv"))
+    with ThreadPoolExecutor(8) as pool:
+        ends = [pool.submit(jobs.start, asked) for jobs in many for _ in range(2)]
+    won = [end for end in ends if end.exception() is None]
+    assert len(won) == 1 and won[0].result() == "once"
+    assert all(isinstance(end.exception(), InvalidName) for end in ends if end is not won[0])
+    for one in many:
+        one.close()
 
 
 def test_rows_that_a_page_has_repaired_are_trained_on(jobs: Jobs, home: Path) -> None:

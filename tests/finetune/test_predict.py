@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
+import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +21,11 @@ from multimodel.errors import BadRequest, BrokenFile, DataError, InvalidParamete
 from multimodel.finetune.labels import LabelMap
 from multimodel.finetune.predict import Predictor, Predictors
 from multimodel.finetune.probability import ENOUGH, calibration, probabilities, temperature, thresholds
+from multimodel.finetune.store import Store
 
+from ..support import eventually
 from .conftest import Finished
-from .support import sentences, tiny_encoder
+from .support import sentences, settings_in, tiny_encoder
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +109,40 @@ def test_a_model_in_its_own_process_says_the_same(finished: Finished, moods: Pre
         assert models.get("moods")(texts[:1])[0].label == moods(texts[:1])[0].label  # started anew
     finally:
         models.close()
+
+
+def test_who_is_being_answered_is_answered_to_the_end(finished: Finished, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    copy = Store(settings).folder / "moods"
+    shutil.copytree(Store(finished.settings).path("moods"), copy)
+    models = Predictors(settings, Cores(1))
+    try:
+        old = models.get("moods")
+        steps = old.stream([text for text, _ in sentences(200, seed=6)])
+        next(steps)
+        os.utime(copy / "manifest.json", (1, 1))  # trained anew
+        new = models.get("moods")
+        assert new is not old and new(["an awful day"])[0].label == "neg"
+        with pytest.raises(StopIteration) as end:
+            while True:
+                next(steps)
+        assert len(end.value.value) == 200
+        children = {child.pid for child in psutil.Process().children()}
+        del old, steps, end
+        gc.collect()
+        eventually(lambda: len({child.pid for child in psutil.Process().children()}) < len(children))
+    finally:
+        models.close()
+
+
+def test_a_label_map_of_another_model_is_refused(finished: Finished, tmp_path: Path) -> None:
+    copy = tmp_path / "mixed"
+    shutil.copytree(Store(finished.settings).path("moods"), copy)
+    values = json.loads((copy / "label_map.json").read_text())
+    (copy / "label_map.json").write_text(json.dumps(values | {"classes": ["a", "b", "c"]}))
+    with Predictor(copy) as predictor, pytest.raises(BrokenFile, match="3 classes") as caught:
+        predictor(["x"])
+    assert caught.value.hint
 
 
 def test_words_for_a_gap(masked: Path, moods: Predictor) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from bench.kills import Forks, ordered, survive
+from multimodel.errors import DiskFull
 from multimodel.finetune import checkpoints
 from multimodel.finetune.control import STOP
 from multimodel.finetune.events import Reader, fold
 from multimodel.finetune.runfolder import forget
 from multimodel.finetune.types import TrainConfig, TrainUpdate
 
-from ..support import needs
+from ..support import eventually, needs
 from .support import settings_in
 
 pytestmark = pytest.mark.slow
@@ -112,3 +114,23 @@ def test_after_training_only_the_rest_is_done_again(place: Path, pool: Forks) ->
     assert weights(place, "late") == first
     assert len(story(folder).curves["loss"]) == points
     assert story(folder).phase == "stopped"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which bounds the files of another process")
+def test_a_disk_that_is_full_costs_nothing_that_was_saved(place: Path, pool: Forks) -> None:
+    import resource
+
+    settings = settings_in(place)
+    survive(pool, ordered(config(place, "roomy", epochs=12), settings), 0, seed=0, longest=0.0)
+    folder = ordered(config(place, "full", epochs=12), settings)
+    pid = pool.start(folder)
+    eventually(lambda: checkpoints.newest(folder, tidy=False) is not None, 120)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (60_000, 60_000))  # less than a checkpoint, more than the events
+    assert pool.wait() == 1
+    end = story(folder)
+    assert end.phase == "failed" and isinstance(end.error, DiskFull), end.error
+    assert "resume" in end.error.hint and not (place / "models" / "full").exists()
+    kept = checkpoints.newest(folder)
+    assert kept and checkpoints.step_of(kept) >= 1
+    assert survive(pool, folder, 0, seed=0, longest=0.0) == 0
+    assert weights(place, "full") == weights(place, "roomy")

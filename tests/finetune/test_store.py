@@ -99,6 +99,15 @@ def test_delete_removes_one_model_and_its_run(store: Store) -> None:
         store.delete("a")
 
 
+def test_a_link_is_removed_and_what_it_leads_to_stays(store: Store, tmp_path: Path) -> None:
+    elsewhere = stored(Store(settings_in(tmp_path / "other")), "mine")
+    stored(store, "a")
+    (store.folder / "linked").symlink_to(elsewhere)
+    store.delete("linked")
+    assert (elsewhere / "model.safetensors").exists()
+    assert sorted(path.name for path in store.folder.iterdir()) == ["a"]
+
+
 def test_publishing_replaces_a_model_in_one_step(store: Store, tmp_path: Path) -> None:
     stored(store, "a")
     built = tmp_path / "built"
