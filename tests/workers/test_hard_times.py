@@ -1,0 +1,120 @@
+"""What befalls a model in memory: its file goes or shrinks, memory runs out. The app lives, others do not notice."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multimodel.engine import Engine
+from multimodel.errors import NotEnoughMemory, WorkerCrashed
+from multimodel.settings import Settings
+from multimodel.types import LoadOptions, Message, ModelId, SamplingParams, Snapshot
+from multimodel.workers.client import Worker
+
+from ..support import needs
+
+pytestmark = [
+    needs("llama_cpp", "gguf", "torch", "transformers"),
+    pytest.mark.skipif(sys.platform != "linux", reason="needs limits on another process"),
+]
+
+ASK = [Message("user", "hello there")]
+RUNTIMES = ["gguf", "transformers"]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine(Settings()) as made:
+        yield made
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelId, Path]:
+    """A model of one's own, and the file its weights are in."""
+    if request.param == "gguf":
+        file = shutil.copy(request.getfixturevalue("tiny_gguf_file"), tmp_path / "own.gguf")
+        return ModelId("gguf", str(file)), Path(file)
+    folder = shutil.copytree(request.getfixturevalue("tiny_folder"), tmp_path / "own")
+    return ModelId("transformers", str(folder)), folder / "model.safetensors"
+
+
+def ask(engine: Engine, model: ModelId, **params: int) -> Snapshot:
+    *_, last = engine.ask(model, ASK, SamplingParams(**{"max_tokens": 12, "temperature": 0, **params}))
+    return last
+
+
+@pytest.mark.parametrize("model", RUNTIMES, indirect=True)
+def test_a_file_that_is_deleted_while_its_model_is_loaded_is_not_missed(
+    engine: Engine, model: tuple[ModelId, Path]
+) -> None:
+    id, file = model
+    before = ask(engine, id)
+    assert before.text and not before.error
+    file.unlink()
+    again = ask(engine, id)
+    assert (again.text, again.error) == (before.text, None)
+
+
+@pytest.mark.parametrize("model", RUNTIMES, indirect=True)
+def test_a_file_that_shrinks_under_its_model_ends_this_model_alone(engine: Engine, model: tuple[ModelId, Path]) -> None:
+    id, file = model
+    other = ModelId("echo", "any")
+    before, whole = ask(engine, id), file.read_bytes()
+    with file.open("rb+") as opened:
+        opened.truncate(64)
+    hurt = ask(engine, id)
+    if hurt.error:  # else the engine had brought all of it into memory
+        assert isinstance(hurt.error, WorkerCrashed) and hurt.error.hint
+    else:
+        assert hurt.text == before.text
+    assert ask(engine, other).text == "hello there"
+    file.write_bytes(whole)
+    engine.unload(id)
+    assert ask(engine, id).text == before.text
+
+
+def limit(worker: Worker, room: int) -> None:
+    """Let the process take so many bytes of addresses beyond what it has."""
+    size = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.prlimit(worker.pid, resource.RLIMIT_AS, (size + room, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize(("runtime", "fixture"), [("llama", "tiny_gguf_file"), ("torch", "tiny_folder")])
+def test_memory_that_runs_out_while_loading_is_told(runtime: str, fixture: str, request: pytest.FixtureRequest) -> None:
+    worker = Worker("tiny", threads=1)
+    try:
+        limit(worker, 8 << 20)
+        with pytest.raises((NotEnoughMemory, WorkerCrashed)) as caught:
+            for _ in worker.load(runtime, request.getfixturevalue(fixture), LoadOptions()):
+                pass
+        assert caught.value.hint
+    finally:
+        worker.close()
+
+
+def test_memory_that_runs_out_while_answering_ends_the_answer_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    from ..support import tiny_llama
+
+    folder = tiny_llama(tmp_path / "long", context=1 << 20)
+    worker = Worker("tiny", threads=1)
+    try:
+        for _ in worker.load("torch", folder, LoadOptions(context_length=1 << 20)):
+            pass
+        short = SamplingParams(max_tokens=4, temperature=0)
+        before = [event for event in worker.generate(ASK, short) if event and event["event"] == "text"]
+        limit(worker, 1 << 20)
+        long = [Message("user", "word " * 40_000)]
+        with pytest.raises((NotEnoughMemory, WorkerCrashed)) as caught:
+            list(worker.generate(long, short))
+        assert caught.value.hint
+        if worker.alive:
+            after = [event for event in worker.generate(ASK, short) if event and event["event"] == "text"]
+            assert [event["text"] for event in after] == [event["text"] for event in before]
+    finally:
+        worker.close()
