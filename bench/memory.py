@@ -13,12 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from multimodel.memory.context import ContextSettings
+from multimodel.memory.config_shape import shape_of_config
+from multimodel.memory.context import CACHE_TYPES, ContextSettings
 from multimodel.memory.engine import Account, Accountant
 from multimodel.memory.gguf import Header, read_header
 from multimodel.memory.gguf_plan import GgufModel
@@ -28,6 +29,7 @@ from multimodel.memory.source import FileSource
 from multimodel.memory.subject import on_disk
 from multimodel.memory.target import Target
 from multimodel.memory.torch_plan import Stored, TorchModel
+from multimodel.types import KVType
 
 from . import report
 from .bare import environment
@@ -36,7 +38,9 @@ from .shapes import MODELS, UNSEEN, Gguf
 
 MIB = 1 << 20
 LENGTHS = (2048, 8192, 32768, 131072)
-CACHES = (("f16", False), ("f16", True), ("q8_0", True), ("q4_0", True))
+PLAIN: tuple[KVType, ...] = ("f32", "f16", "bf16")
+CACHES = tuple((kind, flash) for kind in CACHE_TYPES for flash in (False, True) if flash or kind in PLAIN)
+FEW = tuple((kind, flash) for kind, flash in CACHES if kind in ("f16", "q8_0"))
 CARDS = tuple(gib << 30 for gib in (4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 192, 256, 512, 1024))
 PATIENCE = 900.0  # seconds for one process
 
@@ -76,7 +80,7 @@ def hf_mem(case: Case) -> float:
     header, settings = case.model.header, case.settings
     heads, kv_heads = (_one(header.fact(f"attention.{name}")) for name in ("head_count", "head_count_kv"))
     head = header.fact("embedding_length", 0) // heads if heads else 0
-    width = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}[settings.kv_type]
+    _, width = CACHE_TYPES[settings.kv_type]
     cache = 2 * header.fact("block_count", 0) * kv_heads * head * settings.length * settings.sequences * width
     return float(header.weights + cache)
 
@@ -106,13 +110,17 @@ def _one(value: Any) -> int:
     return int(max(value) if isinstance(value, list) else value or 0)
 
 
-def settings(lengths: Sequence[int], sequences: Sequence[int] = (1, 4)) -> list[ContextSettings]:
-    """The contexts asked for."""
+Caches = Sequence[tuple[KVType, bool]]
+"""Formats of a KV cache, each with or without flash attention."""
+
+
+def settings(lengths: Sequence[int], caches: Caches) -> list[ContextSettings]:
+    """The contexts asked for, of one conversation and of four."""
     return [
         ContextSettings(length=length, sequences=many, kv_type=cache, flash_attention=flash)
         for length in lengths
-        for many in sequences
-        for cache, flash in CACHES
+        for many in (1, 4)
+        for cache, flash in caches
     ]
 
 
@@ -213,14 +221,64 @@ LARGER = (
     Torch("3.2B tied", _llama(28, 3072, 8192, 24, 8, 128256, True)),
 )
 PROMPT, WRITTEN = 512, 16
-TRAININGS = (
-    Training(batch_size=1),
-    Training(batch_size=8),
-    Training(batch_size=16),
-    Training(batch_size=16, sequence_length=256),
-    Training(batch_size=8, sequence_length=512),
-    Training(batch_size=8, sequence_length=512, checkpointing=True),
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An encoder and how it is trained."""
+
+    name: str
+    config: dict[str, Any]
+    how: Training
+
+
+def encoder(layers: int, width: int, heads: int, vocabulary: int = 30522) -> dict[str, Any]:
+    """A DistilBERT of other measures."""
+    return {
+        "model_type": "distilbert",
+        "n_layers": layers,
+        "dim": width,
+        "n_heads": heads,
+        "hidden_dim": 4 * width,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 512,
+    }
+
+
+BERT = {
+    "model_type": "bert",
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+}
+FITTED = {  # the constants of `multimodel.memory.training` are fitted to these
+    "DistilBERT, 6 × 768": encoder(6, 768, 12),
+    "4 × 256": encoder(4, 256, 4),
+    "12 × 384": encoder(12, 384, 12),
+    "3 × 1024": encoder(3, 1024, 16),
+}
+HELD_OUT = {  # and judged by these
+    "2 × 128": encoder(2, 128, 2),
+    "4 × 512": encoder(4, 512, 8),
+    "6 × 384": encoder(6, 384, 6),
+    "8 × 640, 50,000 words": encoder(8, 640, 10, 50_000),
+    "BERT, 12 × 768": BERT,
+}
+WAYS = (
+    Training(batch_size=16, sequence_length=64),
+    Training(batch_size=8, sequence_length=128),
+    Training(batch_size=16, sequence_length=128),
+    Training(batch_size=4, sequence_length=384),
+    Training(batch_size=4, sequence_length=512, checkpointing=True),
 )
+
+
+def lessons(shapes: dict[str, dict[str, Any]], ways: Sequence[Training]) -> list[Lesson]:
+    """Every shape in every way."""
+    return [Lesson(name, config, how) for name, config in shapes.items() for how in ways]
 
 
 def resident(*arguments: object) -> int:
@@ -252,23 +310,26 @@ def _plan(path: Path, dtype: str) -> MemoryPlan:
     return found.plan(Request(context_length=PROMPT + WRITTEN, batch_tokens=PROMPT, dtype=dtype, target=Target()))
 
 
-def trainings(wanted: Sequence[Training]) -> Iterator[tuple[str, ...]]:
-    """A row for each way to train DistilBERT. accelerate's figure for Adam is four times the weights."""
-    model = distilbert()
-    for how in wanted:
-        truth = resident("train", how.batch_size, how.sequence_length, how.checkpointing)
-        plan = model.plan(Request(training=how))
-        name = f"batch {how.batch_size} × {how.sequence_length}" + ", checkpointing" * how.checkpointing
+def trainings(wanted: Sequence[Lesson]) -> Iterator[tuple[str, ...]]:
+    """A row for each. accelerate's figure for Adam is four times the weights."""
+    for lesson in wanted:
+        how = lesson.how
+        truth = resident("train", json.dumps(lesson.config), how.batch_size, how.sequence_length, how.checkpointing)
+        plan = trained(lesson.config).plan(Request(training=how))
+        name = f"{lesson.name}: batch {how.batch_size} × {how.sequence_length}" + ", checkpointing" * how.checkpointing
         simple = 4 * plan.weights
         yield (name, f"{truth / MIB:,.0f}", *_beside(truth, plan.total, simple, 1.2 * simple))
 
 
-def distilbert() -> TorchModel:
-    """DistilBERT with two labels: 66,955,010 parameters."""
-    config = {"model_type": "distilbert", "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072}
-    count = 66_955_010
-    config |= {"vocab_size": 30522, "max_position_embeddings": 512}
-    return TorchModel("distilbert", config, (Stored("F32", count, 4 * count),), tokenizer=False)
+def trained(config: dict[str, Any]) -> TorchModel:
+    """A classifier with two labels. Its parameters are counted as the library makes them."""
+    shape = shape_of_config(config)
+    width, layers = shape.embedding, len(shape.layers)
+    tables = shape.vocabulary + 512 + (2 if config["model_type"] == "bert" else 0)
+    each = 4 * width * (width + 1) + 2 * shape.feed_forward * width + shape.feed_forward + width + 4 * width
+    head = width * (width + 1) + 2 * (width + 1)
+    count = tables * width + 2 * width + layers * each + head
+    return TorchModel(config["model_type"], config, (Stored("F32", count, 4 * count),), tokenizer=False)
 
 
 def _beside(truth: int, *guesses: float) -> tuple[str, ...]:
@@ -308,13 +369,13 @@ def _took(work: Callable[[], object]) -> float:
 COLUMNS = ("rule", "within 2 % or 64 MiB", "median error", "lowest", "highest", "“fits” where it does not")
 
 
-def gguf_tables(names: Sequence[str], unseen: Sequence[str], lengths: Sequence[int]) -> tuple[Table, ...]:
+def gguf_tables(names: Sequence[str], unseen: Sequence[str], wanted: Sequence[ContextSettings]) -> tuple[Table, ...]:
     """The tables about GGUF."""
-    fitted, others = cases(names, settings(lengths), MODELS), cases(unseen, settings(lengths), UNSEEN)
+    fitted, others = cases(names, wanted, MODELS), cases(unseen, wanted, UNSEEN)
     every = [*fitted, *others]
-    title = (
-        f"GGUF, {len(every):,} contexts of {len(names) + len(unseen)} shapes, {lengths[0]:,} to {lengths[-1]:,} tokens"
-    )
+    lengths = [context.length for context in wanted]
+    shapes = len(names) + len(unseen)
+    title = f"GGUF, {len(every):,} contexts of {shapes} shapes, {min(lengths):,} to {max(lengths):,} tokens"
     rules = {**RULES, "ours, with the margin of a verdict": safe}
     return (
         Table(COLUMNS, compared(every, rules), f"{title}:"),
@@ -327,31 +388,61 @@ def gguf_tables(names: Sequence[str], unseen: Sequence[str], lengths: Sequence[i
     )
 
 
-def measure(*, tiny: bool, larger: bool, rounds: int) -> Report:
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    names: tuple[str, ...] = tuple(MODELS)
+    unseen: tuple[str, ...] = tuple(UNSEEN)
+    contexts: tuple[ContextSettings, ...] = tuple(settings(LENGTHS, CACHES))
+    models: tuple[Torch, ...] = TORCH
+    fitted: tuple[Lesson, ...] = tuple(lessons(FITTED, WAYS))
+    held_out: tuple[Lesson, ...] = tuple(lessons(HELD_OUT, WAYS))
+
+
+QUICK = Extent(
+    contexts=tuple(settings((LENGTHS[0], LENGTHS[-1]), FEW)),
+    models=TORCH[:2],
+    fitted=tuple(lessons(dict(list(FITTED.items())[:1]), WAYS[1:2])),
+    held_out=tuple(lessons(dict(list(HELD_OUT.items())[:2]), WAYS[1:2])),
+)
+TINY = replace(
+    QUICK,
+    names=tuple(MODELS)[:2],
+    unseen=tuple(UNSEEN)[:1],
+    contexts=tuple(settings(LENGTHS[:1], FEW)),
+    models=TORCH[:1],
+    fitted=(),
+    held_out=tuple(lessons(dict(list(HELD_OUT.items())[:1]), WAYS[:1])),
+)
+
+
+def measure(extent: Extent, rounds: int) -> Report:
     """Everything."""
-    names, unseen = (list(MODELS)[:2], list(UNSEEN)[:1]) if tiny else (list(MODELS), list(UNSEEN))
-    models = TORCH[:1] if tiny else (*TORCH, *LARGER) if larger else TORCH
     beside = ("ours", "hf-mem's rule", "+ 20 %", "accelerate's rule")
+    training = ("peak, MiB", "ours", "4 × weights", "the same + 20 %")
     return Report(
         "memory",
         "Memory estimates against the truth (target 2 % or 64 MiB; transformers 5 %, training 10 %)",
         (
-            *gguf_tables(names, unseen, LENGTHS[:1] if tiny else LENGTHS),
+            *gguf_tables(extent.names, extent.unseen, extent.contexts),
             Table(
                 ("transformers, 512 tokens read, 16 written", "peak, MiB", *beside),
-                tuple(generations(models)),
+                tuple(generations(extent.models)),
                 "Peak resident memory of a process that loads a random model and lets it write:",
             ),
             Table(
-                ("training DistilBERT, float32, AdamW", "peak, MiB", "ours", "4 × weights", "the same + 20 %"),
-                tuple(trainings(TRAININGS[:1] if tiny else TRAININGS)),
-                "Peak resident memory of training:",
+                ("training, float32, AdamW", *training),
+                tuple(trainings(extent.held_out)),
+                "Peak resident memory of training, shapes that had no part in fitting the formula:",
             ),
-            Table(("time of a plan", "ms"), speed(1 if tiny else rounds)),
+            Table(("the same, shapes it was fitted to", *training), tuple(trainings(extent.fitted))),
+            Table(("time of a plan", "ms"), speed(rounds)),
         ),
         (
-            "GGUF truth: `no_alloc` contexts of llama.cpp, flash attention on and off, KV cache in f16, q8_0 and q4_0, "
-            "one and four conversations; the framework's share is left out of both sides.",
+            "GGUF truth: `no_alloc` contexts of llama.cpp, of every format of the KV cache, with and without flash "
+            "attention, for one and four conversations; the framework's share is left out of both sides. Contexts "
+            "that llama.cpp refuses, or that end its process, have no truth.",
             f"“Fits” is asked for {len(CARDS)} sizes of memory from 4 GiB to 1 TiB.",
             "transformers: the rules of others say nothing of the libraries, which are most of a small model's memory.",
         ),
@@ -362,10 +453,14 @@ def measure(*, tiny: bool, larger: bool, rounds: int) -> Report:
 def main() -> int:
     """Measure and report."""
     options = report.parser(__doc__)
+    options.add_argument("--quick", action="store_true", help="a part of everything, in some minutes")
     options.add_argument("--larger", action="store_true", help="models of 1B and 3B parameters too: minutes, 15 GB")
     chosen = options.parse_args()
     before = report.load()
-    found = measure(tiny=chosen.tiny, larger=chosen.larger, rounds=max(5, chosen.rounds))
+    extent = TINY if chosen.tiny else QUICK if chosen.quick else Extent()
+    if chosen.larger:
+        extent = replace(extent, models=(*extent.models, *LARGER))
+    found = measure(extent, 1 if chosen.tiny else max(5, chosen.rounds))
     return report.finish(found, chosen, before, "1")
 
 

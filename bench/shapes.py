@@ -261,11 +261,12 @@ def latent(
     shared: int,
     lead: int,
     query_rank: int | None = None,
+    architecture: str = "deepseek2",
 ) -> Gguf:
     """DeepSeek V2, V3 and Kimi K2: keys and values of all heads in one latent vector of 512, and 64 for positions."""
     rank, rope, plain, value = 512, 64, 128, 128
     count, used, width = experts
-    g = _start("deepseek2", layers, e, f, heads, 1, vocabulary, context)
+    g = _start(architecture, layers, e, f, heads, 1, vocabulary, context)
     g.say(attention__key_length=rank + rope, attention__value_length=rank, attention__kv_lora_rank=rank)
     g.say(attention__key_length_mla=plain + rope, attention__value_length_mla=value, rope__dimension_count=rope)
     g.say(attention__q_lora_rank=query_rank, leading_dense_block_count=lead, expert_count=count)
@@ -285,6 +286,36 @@ def latent(
         _experts(g, i, e, width, count)
         both = shared * width
         g.layer(i, ffn_gate_shexp=[e, both], ffn_up_shexp=[e, both], ffn_down_shexp=[both, e])
+    return g
+
+
+def sparse(layers: int = 61, e: int = 7168) -> Gguf:
+    """DeepSeek V3.2: the same as V3, and in every layer an indexer that chooses 2,048 tokens to look at."""
+    g = latent(layers, e, 18432, 128, 129280, 163840, (256, 8, 2048), 1, 3, 1536, "deepseek32")
+    heads, head = 64, 128
+    g.say(attention__indexer__head_count=heads, attention__indexer__key_length=head, attention__indexer__top_k=2048)
+    g.say(expert_group_count=8, expert_group_used_count=4, expert_gating_func=2, expert_weights_norm=True)
+    for i in range(layers):
+        g.layer(i, indexer__k_norm=[head], indexer__k_norm__bias=[head], indexer__proj=[e, heads])
+        g.layer(i, indexer__attn_k=[e, head], indexer__attn_q_b=[1536, heads * head])
+    return g
+
+
+def bert(layers: int, e: int, f: int, heads: int, vocabulary: int = 30522) -> Gguf:
+    """BERT and DistilBERT: every token sees every other, norms behind each part, nothing is written."""
+    g = _start("bert", layers, e, f, heads, heads, vocabulary, 512, norm="layer_norm_epsilon", tied=True)
+    g.tensors = [row for row in g.tensors if not row[0].startswith("output_norm")]
+    g.say(attention__causal=False, pooling_type=0)
+    g.facts["tokenizer.ggml.token_type_count"] = 2
+    g.add("position_embd", e, 512, format=F32)
+    g.add("token_types", e, 2, format=F32)
+    g.add("token_embd_norm", e)
+    g.add("token_embd_norm.bias", e)
+    for i in range(layers):
+        g.layer(i, attn_q=[e, e], attn_k=[e, e], attn_v=[e, e], attn_output=[e, e])
+        g.layer(i, attn_q__bias=[e], attn_k__bias=[e], attn_v__bias=[e], attn_output__bias=[e])
+        g.layer(i, attn_output_norm=[e], attn_output_norm__bias=[e], layer_output_norm=[e], layer_output_norm__bias=[e])
+        g.layer(i, ffn_up=[e, f], ffn_up__bias=[f], ffn_down=[f, e], ffn_down__bias=[e])
     return g
 
 
@@ -475,6 +506,9 @@ UNSEEN: dict[str, Callable[[], Gguf]] = {
     "gpt2-medium": lambda: gpt2(24, 1024, 16),
     "phi-4-14b": lambda: phi3(40, 5120, 17920, 40, 10, 100352),
     "qwen3.5-4b Q4_K": lambda: qwen35(32, 2560, 9216, 16, 4, 32, format=Q4_K),
+    "deepseek-v3.2": sparse,
+    "distilbert": lambda: bert(6, 768, 3072, 12),
+    "bert-large": lambda: bert(24, 1024, 4096, 16),
     "falcon-7b": falcon,
     "starcoder2-3b": starcoder2,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.memory import encoder, trained
 from multimodel.errors import BrokenFile
 from multimodel.folder import Tensor, read_header
 from multimodel.memory import MemoryPlan, Request, Training, target_of
@@ -16,7 +17,7 @@ from multimodel.memory.shape import Layer, elements
 from multimodel.memory.subject import on_disk
 from multimodel.memory.target import Target
 from multimodel.memory.torch_plan import Stored, TorchModel, best_dtype, model_of
-from multimodel.memory.training import BESIDE_TOKEN, adapter
+from multimodel.memory.training import BACKWARD, adapter
 
 from .support import DATA, GUIDE_FOLDER, needs, needs_data
 
@@ -292,16 +293,32 @@ def test_training_all_weights_takes_sixteen_bytes_a_parameter() -> None:
 
 def test_activations_are_those_measured() -> None:
     """DistilBERT's saved activations: 52.9 MiB for one text of 128 tokens, 2988.5 for eight of 512."""
-    beside = training(batch_size=1, sequence_length=1).compute
     for batch, length, mib in ((1, 128, 52.9), (16, 128, 846.4), (16, 256, 2124.6), (8, 512, 2988.5)):
-        found = training(batch_size=batch, sequence_length=length).compute - beside
-        own = found - (batch * length - 1) * BESIDE_TOKEN
-        assert abs(own / (1 << 20) - mib) < 0.02 * mib + 1
+        found = training(batch_size=batch, sequence_length=length).compute / BACKWARD
+        assert abs(found / (1 << 20) - mib) < 0.02 * mib + 1
+
+
+PEAKS = {  # MiB, measured by `bench.resident train` in one thread: encoders that had no part in fitting the formula
+    (2, 128, 2, 30522, 8, 128, False): 592,
+    (2, 128, 2, 30522, 4, 512, True): 665,
+    (4, 512, 8, 30522, 16, 128, False): 1402,
+    (4, 512, 8, 30522, 4, 512, True): 1340,
+    (6, 384, 6, 30522, 4, 384, False): 1403,
+    (8, 640, 10, 50000, 16, 64, False): 2047,
+}
+
+
+@pytest.mark.parametrize("row", PEAKS)
+def test_training_peaks_of_other_encoders(row: tuple[int, int, int, int, int, int, bool]) -> None:
+    layers, width, heads, vocabulary, batch, length, checkpointing = row
+    how = Training(batch_size=batch, sequence_length=length, checkpointing=checkpointing)
+    plan = trained(encoder(layers, width, heads, vocabulary)).plan(Request(training=how))
+    assert abs(plan.total / (PEAKS[row] << 20) - 1) <= 0.10
 
 
 def test_what_makes_training_smaller() -> None:
     whole = training(batch_size=8, sequence_length=512)
-    assert training(batch_size=8, sequence_length=512, checkpointing=True).total < 0.6 * whole.total
+    assert training(batch_size=8, sequence_length=512, checkpointing=True).total < 0.7 * whole.total
     lora = training(batch_size=8, sequence_length=512, method="lora")
     assert lora.size("optimizer") < whole.size("optimizer") / 100
     assert training(batch_size=8, sequence_length=512, autocast=True).compute < whole.compute

@@ -14,7 +14,7 @@ LLAMA = 60 * MIB
 LLAMA_TOKEN = 480  # bytes for each token of a vocabulary: its text, and where merges lead
 TORCH = 405 * MIB
 TORCH_TOKEN = 1040  # bytes for each token that the tokenizer knows
-TRAINING = 50 * MIB  # beyond TORCH: what the library loads to train
+TRAINING = 100 * MIB  # beyond TORCH: what the library loads to train
 CONTEXT: dict[Kind, int] = {"cpu": 0, "cuda": 450 * MIB, "mps": 300 * MIB}  # what the device's driver keeps
 ON_CPU = "measured on Linux: the libraries of the model's process, and its tokenizer"
 

@@ -26,6 +26,7 @@ NAME = 1 << 12  # bytes of a key or a tensor's name
 TEXT = 1 << 16  # bytes of a text that is kept: a chat template is none of our facts
 KEPT = 1 << 12  # elements of an array that is kept: one a layer, never a vocabulary
 ALIGNMENT = 32
+TOKEN_TYPES = "tokenizer.ggml.token_type_count"  # of the tokenizer, but without it no BERT is laid out
 LARGEST = 1 << 60  # bytes
 
 STRING, ARRAY = 8, 9
@@ -237,7 +238,8 @@ def without_vocabulary(header: Header) -> tuple[bytes, int]:
 
     llama.cpp takes seconds to read a large vocabulary, which has no part in what a context takes but for its size.
     """
-    kept = [raw for key, raw in header.raw.items() if not key.startswith(("tokenizer.", "split.", "general.alignment"))]
+    left_out = ("tokenizer.", "split.", "general.alignment")
+    kept = [raw for key, raw in header.raw.items() if key == TOKEN_TYPES or not key.startswith(left_out)]
     kept.append(_packed_text("tokenizer.ggml.model") + struct.pack("<I", STRING) + _packed_text("none"))
     if header.fact("vocab_size") is None and (words := vocabulary(header)):
         kept.append(_packed_text(f"{header.architecture}.vocab_size") + struct.pack("<II", 4, words))

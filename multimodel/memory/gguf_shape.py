@@ -93,7 +93,8 @@ def _layer(header: Header, index: int, count: int) -> Layer:
     heads = per_layer(_kv_heads(header), count)[index]
     key, value = _head(header, "key", index), _head(header, "value", index)
     if header.fact("attention.key_length_mla") is not None:
-        return Layer(key=key * heads, window=window)  # the values are a part of the keys
+        pointer = whole(header.fact("attention.indexer.key_length"))  # of sparse attention, to find what to look at
+        return Layer(key=key * heads + pointer, window=window)  # the values are a part of the keys
     return Layer(key * heads, value * heads, window, state)
 
 

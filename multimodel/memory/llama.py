@@ -54,13 +54,23 @@ def compute(shape: Shape, settings: ContextSettings) -> int:
     seen = tokens if any(layer.key and not layer.window for layer in shape.layers) else 0
     masks = seen + sum(min(tokens, _padded(window + batch)) for window in shape.windows)
     logits = FLOAT * settings.sequences * (shape.vocabulary + 2 * shape.embedding)
-    widest = max(_feed_forward(shape), _attention(shape))
     if settings.flash_attention:
-        return max(logits, batch * (FLOAT * widest + HALF * masks))
+        attention = batch * (FLOAT * _attention(shape) + HALF * masks) + _copied(shape, settings)
+        return max(logits, attention, batch * (FLOAT * _feed_forward(shape) + HALF * masks))
     scores = shape.heads * (seen or max(_spans(shape, settings), default=0))
-    gathered = HALF * shape.latent * seen * settings.sequences  # values, copied out of the keys they are part of
+    width = FLOAT if settings.kv_type == "f32" else HALF
+    gathered = width * shape.latent * seen * settings.sequences  # values, copied out of the keys they are part of
     attention = FLOAT * batch * (scores + masks + _attention(shape)) + gathered
     return max(logits, attention, FLOAT * batch * (_feed_forward(shape) + masks))
+
+
+def _copied(shape: Shape, settings: ContextSettings) -> int:
+    """Flash attention reads 16 bits a number: of a cache in f32 the keys and values of a layer are copied."""
+    if settings.kv_type != "f32":
+        return 0
+    held = (layer for layer in shape.layers if layer.key)
+    numbers = (cells(layer, settings) * (layer.key + (layer.value or shape.latent)) for layer in held)
+    return HALF * settings.sequences * max(numbers, default=0)
 
 
 def _spans(shape: Shape, settings: ContextSettings) -> list[int]:

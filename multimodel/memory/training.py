@@ -3,7 +3,8 @@
 Activations: what a layer keeps of each token is counted in numbers of its widths E (embedding) and F (feed-forward),
 as in Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (2022), with the coefficients
 measured on DistilBERT in float32 with PyTorch on a processor: 9.5 E + 2 F, and 12 bytes for each pair of tokens and
-each head where attention has dropout, which keeps its scores.
+each head where attention has dropout, which keeps its scores. What the backward pass takes beside them is fitted to
+the peaks of four encoders and judged by those of five others (`bench.memory`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ FLOAT = 4
 ADAM = 8  # bytes a trained parameter: first and second moment, in float32
 SCORES = 12  # bytes for each head and pair of tokens: scores, their softmax, what dropout left of it
 AUTOCAST = 0.88  # of the activations in float32: much is kept in float32 all the same
-BESIDE = 20 << 20  # bytes: buffers of the backward pass, whatever the batch
-BESIDE_TOKEN = 80_000  # bytes the same takes for each token of a batch
+BACKWARD = 1.12  # of the activations: with what the backward pass takes beside them
+RECOMPUTED = 1.2  # with checkpointing, of the activations of one layer: that which is made again
+INPUTS = 9.7  # with checkpointing, of the inputs of all layers: they, their gradients and what is freed late
 LOGITS = 3  # copies of the logits of every token: in float32, their softmax, their gradient
 
 
@@ -49,11 +51,10 @@ def adapter(shape: Shape, rank: int) -> int:
 def _compute(shape: Shape, how: Training) -> int:
     tokens = how.batch_size * how.sequence_length
     each = layer_bytes(shape, how.sequence_length)
-    kept = len(shape.layers) * each
-    if how.checkpointing:  # the input of every layer, and one layer at a time made again while its gradients are
-        kept = 1.5 * (len(shape.layers) * FLOAT * shape.embedding + each)
-    share = AUTOCAST if how.autocast else 1
-    return int(tokens * (kept * share + BESIDE_TOKEN)) + BESIDE
+    kept = BACKWARD * len(shape.layers) * each
+    if how.checkpointing:
+        kept = RECOMPUTED * each + INPUTS * len(shape.layers) * FLOAT * shape.embedding
+    return int(tokens * kept * (AUTOCAST if how.autocast else 1))
 
 
 def layer_bytes(shape: Shape, sequence_length: int) -> float:
