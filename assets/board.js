@@ -32,7 +32,7 @@ function showTurns(holder, turns) {
     setHTML(node, html);
   });
   // Earlier turns are laid out only when they come near; they keep their height, or the scroll position would jump.
-  const earlier = [...holder.children].slice(0, -1).filter((node) => !node.dataset.far);
+  const earlier = [...holder.children].slice(0, -1).filter((node) => node.mmHTML && !node.dataset.far);
   const heights = earlier.map((node) => node.offsetHeight);
   earlier.forEach((node, i) => {
     node.style.containIntrinsicSize = `auto ${heights[i]}px`;

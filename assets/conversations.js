@@ -54,7 +54,7 @@ function row([chat, title, updated, pinned, found], current) {
   open.dataset.list = "open";
   open.append(node("span", "mm-list-title", title));
   if (found) open.append(excerpt(found));
-  if (chat === current) made.setAttribute("aria-current", "true");
+  setCurrent(made, current);
   const more = button("mm-icon mm-i-more", `More to do with ${title}`, "Rename, pin, take out or delete");
   more.dataset.list = "menu";
   more.setAttribute("aria-haspopup", "menu");
@@ -64,6 +64,9 @@ function row([chat, title, updated, pinned, found], current) {
 
 function show(state) {
   if (!state || !state.items) return;
+  const key = JSON.stringify([state.items, state.words]);
+  if (rows.mmShown === key && !menu && !rows.querySelector(".mm-list-rename")) return mark(state);
+  rows.mmShown = key;
   const now = Date.now() / 1000;
   const nodes = [];
   let last = "";
@@ -76,6 +79,16 @@ function show(state) {
     nodes.push(node("p", "mm-list-none", state.words ? "Nothing found. Try fewer or shorter words." : "What you ask is kept here."));
   closeMenu();
   rows.replaceChildren(...nodes);
+  tell(state);
+}
+
+function setCurrent(line, current) {
+  if (line.dataset.chat === current) line.setAttribute("aria-current", "true");
+  else line.removeAttribute("aria-current");
+}
+
+function mark(state) {
+  for (const line of rows.querySelectorAll(".mm-list-row")) setCurrent(line, state.current);
   tell(state);
 }
 
@@ -217,7 +230,7 @@ file.addEventListener("change", async () => {
 });
 search.addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(() => act("search"), 120);
+  typing = setTimeout(() => act("search"), 80);
 });
 document.addEventListener("pointerdown", (event) => {
   if (menu && !menu.parentElement.contains(event.target)) closeMenu();

@@ -97,7 +97,7 @@ def server(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
         for name in chance.sample(names(count), min(rounds, count)):
             address, (one, two) = f"{SECRET}.{name}", chance.sample(WORDS, 2)
             tries: dict[str, Callable[[str], object]] = {
-                "open": lambda at: board_view(boards.get(at), {}),
+                "open": lambda at: board_view(boards.get(at), {}, opening=True),
                 "list": boards.entries,
                 "search": partial(boards.entries, words=one),
                 "search, two words": partial(boards.entries, words=f"{one} {two}"),
@@ -237,7 +237,7 @@ def measure(count: int, turns: int, rounds: int, seconds: float) -> Report:
         notes=(
             f"{count} conversations of {turns} turns in two columns, answers of 120 words: {size:.0f} MB.",
             "Server: the view or the rows as the page is sent them, the conversation read from the file. Page: from "
-            "the click to the first frame that shows it; a search waits 120 ms for the next key.",
+            "the click to the first frame that shows its newest turns; a search waits 80 ms for the next key.",
         ),
         packages=("gradio", "playwright"),
     )

@@ -151,7 +151,8 @@ class ChatTab:
     def show(self, board: Board, words: str = "") -> dict[Component, Any]:
         """Let the page show this board from now on, and the conversations in which the words occur."""
         entries = self.entries(board, words=words)
-        return {self.id: board.id, self.stage: self._view(board), self.warning: "", self.list: entries}
+        view = board_view(board, {}, opening=True)
+        return {self.id: board.id, self.stage: view, self.warning: "", self.list: entries}
 
     def entries(self, board: Board, **more: Any) -> dict[str, Any]:
         """The visitor's conversations as the page lists them."""

@@ -5,21 +5,30 @@ The page's script (assets/board.js) puts these pieces in place; it makes no HTML
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from html import escape
 from typing import Any
 
 from multimodel.board import CONTINUED, MAX_COLUMNS, Board, Column, Turn
 from multimodel.errors import MultimodelError, TooLarge
-from multimodel.types import LoadOptions, ModelId, Snapshot
+from multimodel.types import LoadOptions, ModelId, Snapshot, Timing
 
 from . import markdown
 from .format import backend_name, figures, short_name, stage_text, variations
 
+RECENT = 6
+"""Turns of a column that fill any screen: they are shown first when a conversation is opened."""
 
-def board_view(board: Board, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
-    """Everything the page needs to show a board. `streams` keeps the growing texts between calls."""
+
+def board_view(board: Board, streams: dict[str, markdown.Stream], *, opening: bool = False) -> dict[str, Any]:
+    """Everything the page needs to show a board. `streams` keeps the growing texts between calls.
+
+    `opening`: only the newest turns; the earlier ones are "", and come with the next view.
+    """
     columns = board.columns()
+    if opening:
+        columns = tuple(map(_newest, columns))
     return {
         "columns": [_column(column, board.spec(column).load, streams) for column in columns],
         "running": sum(column.live is not None for column in columns),
@@ -37,6 +46,13 @@ def problem_text(problem: MultimodelError | None) -> str:
     return f"{problem} {problem.hint}" if problem else ""
 
 
+def _newest(column: Column) -> Column:
+    """The column with nothing in its earlier turns."""
+    earlier = max(0, len(column.turns) - RECENT)
+    empty = Turn("", Snapshot(column.model, "", Timing(0.0)))
+    return replace(column, turns=(empty,) * earlier + column.turns[earlier:])
+
+
 def _column(column: Column, load: LoadOptions, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
     live = ""
     if column.live:
@@ -51,7 +67,7 @@ def _column(column: Column, load: LoadOptions, streams: dict[str, markdown.Strea
         "backend": ", ".join([backend_name(column.model), *variations(load)]),
         "own": column.own is not None,
         "running": column.live is not None,
-        "turns": [turn_html(turn, column.model) for turn in column.turns],
+        "turns": [turn_html(turn, column.model) if turn.prompt else "" for turn in column.turns],
         "live": live,
     }
 

@@ -262,6 +262,19 @@ def test_a_branch_is_a_conversation_of_its_own(chat: Chat) -> None:
     assert texts(chat, 1) == ["one", "two", "three"]
 
 
+def test_all_turns_of_a_long_conversation_are_shown(chat: Chat) -> None:
+    for turn in range(1, 11):
+        chat.ask(f"prompt {turn}")
+        chat.finished(turn)
+    new_chat(chat)
+    open_list(chat).nth(0).locator(".mm-list-open").click()
+    chat.until("document.querySelectorAll('.mm-column')[1].querySelectorAll('.mm-prompt').length === 10")
+    for index in (0, 1):
+        assert texts(chat, index) == [f"prompt {turn}" for turn in range(1, 11)]
+    end = "[...document.querySelectorAll('.mm-body')].every(b => b.scrollHeight - b.scrollTop - b.clientHeight < 2)"
+    chat.until(end)
+
+
 # the list
 
 

@@ -122,7 +122,7 @@ class TurnForm(Form):
     parent: int | None = None
     column: str = Field(pattern=KEY)
     at: float = Field(0.0, ge=0, le=LATEST)
-    prompt: str
+    prompt: str = Field(min_length=1)
     model: ModelId
     asked: Options = Options()
     text: str = ""
