@@ -162,12 +162,13 @@ def plan_html(plan: MemoryPlan, verdict: Verdict, longest: int, *, pending: bool
 
 def stack_html(plan: MemoryPlan, target: Target) -> str:
     """The terms side by side, against the line of what the machine has."""
-    whole = max(plan.total, target.usable, 1) * 1.04
+    whole = max(plan.safe_total, target.usable, 1) * 1.04
     parts = "".join(
         f'<i class="mx-t-{TERMS[term.name][1]}" style="width:{100 * term.size / whole:.3f}%"></i>'
         for term in plan.terms
         if term.size > 0
     )
+    parts += f'<i class="mx-t-m" style="width:{100 * plan.margin / whole:.3f}%"></i>'
     line = 100 * target.usable / whole
     says = f"{size(plan.total)} of {size(target.usable)} usable on {target.name}"
     return (
@@ -186,10 +187,14 @@ def _terms(plan: MemoryPlan, pending: bool) -> str:
         for term in plan.terms
         if term.size
     )
+    margin = (
+        f'<tr><th scope="row"><i class="mx-dot mx-t-m"></i>Margin</th><td>{size(plan.margin)}</td><td></td>'
+        '<td class="mx-source">must stay free: what the estimate may be off by</td></tr>'
+    )
     asking = ' <span class="mx-asking" role="status">asking llama.cpp</span>' if pending else ""
     return (
         f'<table class="mx-terms"><tbody>{rows}</tbody><tfoot><tr><th scope="row">Total{asking}</th>'
-        f'<td>{size(plan.total)}</td><td></td><td class="mx-source"></td></tr></tfoot></table>'
+        f'<td>{size(plan.total)}</td><td></td><td class="mx-source"></td></tr>{margin}</tfoot></table>'
     )
 
 

@@ -89,6 +89,13 @@ def test_levels(gib: float, level: str) -> None:
     assert gb(5 * GIB) in verdict.reason and "some machine" in verdict.reason
 
 
+def test_what_is_too_close_is_said() -> None:
+    found = plan()
+    close = found.fit(Target("x", "cpu", found.total + found.margin // 2, found.total * 2))
+    assert close.level == "no" and "must stay free beside it" in close.reason
+    assert found.safe_total == found.total + found.margin
+
+
 def test_what_would_help() -> None:
     verdict = linear(Request(context_length=4096)).fit(machine(7))
     assert verdict.level == "no"

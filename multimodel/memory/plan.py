@@ -151,9 +151,14 @@ class MemoryPlan:
         return {term.name: term.source for term in self.terms}
 
     @property
+    def margin(self) -> int:
+        """What the estimate may be off by, and what must therefore stay free beside it."""
+        return max(LEAST_ERROR, int(ACCURACY * self.total))
+
+    @property
     def safe_total(self) -> int:
-        """The total with what the estimate may be off by: at most this must be free."""
-        return self.total + max(LEAST_ERROR, int(ACCURACY * self.total))
+        """The total and its margin: at least this must be free."""
+        return self.total + self.margin
 
     def size(self, name: TermName) -> int:
         """Bytes of one term; 0 where the plan has none."""
@@ -204,8 +209,10 @@ def _longest(plan: MemoryPlan, target: Target) -> int:
 def _reason(plan: MemoryPlan, level: Level, target: Target) -> str:
     if plan.refusal:
         return plan.refusal
-    words = {"fits": "It takes", "tight": "It takes nearly all:", "no": "It takes"}
-    return f"{words[level]} {gb(plan.total)} of {gb(target.usable)} usable on {target.name}."
+    takes = f"{gb(plan.total)} of {gb(target.usable)} usable on {target.name}"
+    if level == "no" and plan.total <= target.usable:
+        return f"It takes {takes}: too close, {gb(plan.margin)} must stay free beside it."
+    return f"It takes nearly all: {takes}." if level == "tight" else f"It takes {takes}."
 
 
 def _helps(plan: MemoryPlan, target: Target) -> Iterator[Help]:
