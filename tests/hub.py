@@ -50,6 +50,8 @@ class FakeHub:
     fresh: int = 0  # answers left until then
     writers: dict[str, str] = field(default_factory=dict)  # token: the account that may write with it
     large: dict[str, bytes] = field(default_factory=dict)  # what was uploaded, by its SHA-256
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # that were asked for; none is run
+    job_fault: int = 0  # the status of every answer to what would run
     write_fault: int = 0  # the status of every answer to what would write
     url: str = ""
 
@@ -122,6 +124,8 @@ class _Handler(Writes, BaseHTTPRequestHandler):
             return self._odd(self.hub.index_fault)
         if path == "/api/whoami-v2":
             return self.whoami()
+        if match := re.fullmatch(r"/api/jobs/[^/]+/([^/]+)", path):
+            return self.job(match[1])
         if path == "/api/models":
             return self._search(parse_qs(address.query))
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):

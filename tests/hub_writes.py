@@ -51,7 +51,42 @@ class Writes:
             return self._batch(json.loads(body))
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", address):
             return self._commit(match[1], body)
+        if match := re.fullmatch(r"/api/jobs/([^/]+)", address):
+            return self._job(match[1], json.loads(body))
+        if match := re.fullmatch(r"/api/jobs/[^/]+/(job\d+)/cancel", address):
+            self.hub.jobs[match[1]]["status"]["stage"] = "CANCELED"
+            return self._json({})
         return self._refuse(404, "", "no such address")
+
+    def _job(self, owner: str, asked: dict[str, Any]) -> None:
+        """POST /api/jobs/OWNER: nothing is run."""
+        if self.hub.job_fault:
+            return self._refuse(self.hub.job_fault, "", "Add credit first")
+        if owner != self.account():
+            return self._refuse(403, "", f"You may not run jobs for {owner}")
+        id = f"job{len(self.hub.jobs)}"
+        self.hub.jobs[id] = {
+            "id": id,
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "dockerImage": asked.get("dockerImage"),
+            "spaceId": None,
+            "command": asked["command"],
+            "arguments": [],
+            "environment": {},
+            "secrets": asked.get("secrets"),
+            "flavor": asked["flavor"],
+            "volumes": asked.get("volumes"),
+            "timeoutSeconds": asked.get("timeoutSeconds"),
+            "status": {"stage": "SCHEDULING", "message": None},
+            "owner": {"id": "1", "name": owner, "type": "user"},
+        }
+        return self._json(self.hub.jobs[id])
+
+    def job(self, id: str) -> None:
+        """GET /api/jobs/OWNER/ID."""
+        if id not in self.hub.jobs:
+            return self._refuse(404, "", "no such job")
+        return self._json(self.hub.jobs[id])
 
     def do_PUT(self) -> None:
         """A large file, at the address that the batch gave."""

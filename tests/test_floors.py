@@ -84,7 +84,7 @@ OWNERS = {
     "peft": ["multimodel.finetune.tuning"],
     "onnx": ["multimodel.finetune.onnx_child"],
     "onnxruntime": ["multimodel.finetune.onnx_child", "multimodel.finetune.onnx_session"],
-    "rich": ["multimodel.finetune.__main__", "multimodel.finetune.console"],
+    "rich": ["multimodel.*__main__", "multimodel.finetune.console"],
     "trackio": [],  # through the Trainer's own callbacks
     "wandb": ["multimodel.finetune.tracking"],
     "sklearn": ["multimodel.finetune.metrics", "multimodel.finetune.baseline"],

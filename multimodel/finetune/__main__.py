@@ -13,6 +13,7 @@ from rich.console import Console
 from ..compute import Cores
 from ..errors import InvalidParameter, MultimodelError, NotEnoughMemory
 from ..hardware import cores, without_gpu
+from ..hub.push import push
 from ..memory.estimator import Estimator, this_device
 from ..memory.plan import Request, gb
 from ..memory.target import target_of
@@ -22,8 +23,10 @@ from .bases import base_folder
 from .fitting import largest_batch
 from .jobs import Jobs
 from .options import parser, settings_of
+from .remote import repository, submit
 from .report import DataReport, report
 from .sources import mapped
+from .store import Store
 from .tokens import counter, longest
 from .types import TrainConfig, TrainUpdate
 
@@ -51,7 +54,7 @@ def _command(options: argparse.Namespace, jobs: Jobs, settings: Settings, consol
         return 0
     if hasattr(options, "resume"):
         jobs.resume(options.resume, settings_of(options))
-        return _watched(jobs, options.resume, console)
+        return _pushed(options, _watched(jobs, options.resume, console), options.resume, settings, console)
     if not hasattr(options, "data"):
         raise InvalidParameter("There is no data.", hint="Name a file or a sample set, or use --resume or --runs.")
     if not hasattr(options, "name") and not hasattr(options, "report_only"):
@@ -64,7 +67,10 @@ def _command(options: argparse.Namespace, jobs: Jobs, settings: Settings, consol
         return 0
     if hasattr(options, "largest_batch"):
         config = _fitted(config, folder, found, settings, console)
-    return _watched(jobs, jobs.start(config, data), console)
+    if hasattr(options, "job"):
+        return _remote(config, options.job, settings, console)
+    name = jobs.start(config, data)
+    return _pushed(options, _watched(jobs, name, console), name, settings, console)
 
 
 def _base(config: TrainConfig, settings: Settings, console: Console) -> Path:
@@ -95,6 +101,25 @@ def _fitted(config: TrainConfig, folder: Path, found: DataReport, settings: Sett
     said = f"Batch size {fit.batch_size}: training takes about {gb(fit.needed)} of {gb(fit.available)} usable."
     console.print(said, highlight=False)
     return config.merge({"batch_size": fit.batch_size})
+
+
+def _remote(config: TrainConfig, flavor: str, settings: Settings, console: Console) -> int:
+    """Train on a machine of the Hub."""
+    with console.status("bringing rows, base model and program to the Hub"):
+        job = submit(config, settings, flavor=flavor)
+    console.print(f"The job runs at {job.url}", markup=False, highlight=False, soft_wrap=True)
+    said = f"Its model will be OWNER/{repository(config.name)} on the Hub, and can be used by that name."
+    console.print(said, markup=False, highlight=False)
+    return 0
+
+
+def _pushed(options: argparse.Namespace, code: int, name: str, settings: Settings, console: Console) -> int:
+    """Bring the model of a run that has ended well to the Hub, where that was asked for."""
+    if code == 0 and hasattr(options, "push"):
+        with console.status("bringing the model to the Hub"):
+            address = push(Store(settings).get(name).path, options.push, settings, update=True)
+        console.print(f"It is at {address}", markup=False, highlight=False, soft_wrap=True)
+    return code
 
 
 def _watched(jobs: Jobs, name: str, console: Console) -> int:

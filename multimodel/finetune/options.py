@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--resume", metavar="NAME", help="go on with a run; options given here change its settings")
     found.add_argument("--runs", action="store_true", help="list the runs, and end")
     found.add_argument("--report-only", action="store_true", help="show what there is to know of the data, and end")
+    found.add_argument("--push", metavar="REPO", help="bring the finished model to the Hub: OWNER/NAME, private")
+    found.add_argument("--job", metavar="FLAVOR", help="train on a machine of the Hub, such as t4-small, not here")
     found.add_argument("--largest-batch", action="store_true", help="use the largest batch that fits the memory")
     settings = found.add_argument_group("settings of the run")
     hints = get_type_hints(TrainConfig)

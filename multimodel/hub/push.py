@@ -45,7 +45,7 @@ def push(
         raise faults.offline(settings)
     disable_progress_bars()  # they would be drawn into the log of the server
     api = HfApi(endpoint=settings.models.hub_url, token=str(access))
-    with _own_errors(name, settings):
+    with own_errors(name, settings):
         whole = name if "/" in name else f"{api.whoami()['name']}/{name}"
         api.create_repo(whole, private=private, exist_ok=update)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in KEPT_HERE]
@@ -55,7 +55,8 @@ def push(
 
 
 @contextmanager
-def _own_errors(name: str, settings: Settings) -> Iterator[None]:
+def own_errors(name: str, settings: Settings) -> Iterator[None]:
+    """What the Hub's library raises where it was to write, as ours."""
     try:
         yield
     except Exception as error:
