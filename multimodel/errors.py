@@ -12,6 +12,7 @@
   x TrainingError               a training run did not reach its end
     - Diverged                  the loss is not a number any more
     - DiskFull                  no room for the next checkpoint or the model
+  x BatchError                  a batch of prompts cannot be asked, or its folder not read or written
   x StoreError                  conversations cannot be kept or read
     - NotKept                   the folder or disk does not take them: full, locked, not writable
     - NewerDatabase             their file was written by a newer version of the app
@@ -82,6 +83,9 @@ class Diverged(TrainingError): ...
 
 
 class DiskFull(TrainingError): ...
+
+
+class BatchError(MultimodelError): ...
 
 
 class StoreError(MultimodelError): ...

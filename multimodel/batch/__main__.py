@@ -1,0 +1,105 @@
+"""A batch from the command line: `python -m multimodel.batch PROMPTS --models MODEL MODEL --out FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column, Table
+
+from ..engine import Engine
+from ..errors import BatchError, MultimodelError
+from ..registry import source
+from ..settings import Settings
+from ..types import ModelId, SamplingParams
+from .plan import Batch, Setting, prompts_of, setting_of
+from .report import HEAD, cells, report, write
+from .run import BatchUpdate, run
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="python -m multimodel.batch", description=__doc__)
+    made.add_argument("prompts", type=Path, nargs="?", help="lines of a .txt file, or CSV, JSONL, Excel ...")
+    made.add_argument("--models", nargs="+", default=[], metavar="ID", help="gguf:guide openai:gpt-5-mini ...")
+    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where answers and report are kept")
+    made.add_argument("--set", action="append", default=[], metavar="NAME:key=value,...", help="a setting; repeatable")
+    made.add_argument("--system", default="", help="the system prompt")
+    made.add_argument("--repeats", type=int, default=1, help="answers to each prompt (default: %(default)s)")
+    made.add_argument("--temperature", type=float, default=0.0, help="default: %(default)s")
+    made.add_argument("--max-tokens", type=int, default=512, help="default: %(default)s")
+    made.add_argument("--retry", action="store_true", help="ask again what ended in an error")
+    return made
+
+
+def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
+    """Ask, or go on with, a batch; the exit status: 0, 1 where answers ended in errors, 2 for what cannot be, 130."""
+    console = console or Console()
+    options = parser().parse_args(argv)
+    try:
+        settings = Settings.load()
+        batch = _batch(options, settings)
+        with Engine(settings) as engine:
+            last = _watched(batch, options.out, engine, console, retry=options.retry)
+        console.print(_table(options.out))
+        for path in write(options.out):
+            console.print(f"{path}", highlight=False, soft_wrap=True)
+        return 1 if last.errors else 0
+    except MultimodelError as error:
+        console.print(f"[red]{error}[/red] {error.hint}", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Interrupted. The same command goes on from here.")
+        return 130
+
+
+def _batch(options: argparse.Namespace, settings: Settings) -> Batch:
+    """What the options say; without prompts the batch of the folder. Raises BatchError and what its parts raise."""
+    if not options.prompts:
+        return Batch.load(options.out)
+    usual = SamplingParams(temperature=options.temperature, max_tokens=options.max_tokens)
+    named = [setting_of(text, options.system) for text in options.set]
+    made = [replace(setting, params=usual.merge(setting.params)) for setting in named]
+    models = tuple(map(ModelId.parse, options.models))
+    for model in models:
+        source(model.backend, settings)
+    if not models:
+        raise BatchError("There are no models.", hint="Name them: --models gguf:guide transformers:guide")
+    return Batch(
+        prompts=prompts_of(options.prompts),
+        models=models,
+        settings=tuple(made) or (Setting("default", usual, options.system),),
+        repeats=options.repeats,
+    )
+
+
+def _watched(batch: Batch, folder: Path, engine: Engine, console: Console, *, retry: bool) -> BatchUpdate:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
+    update = BatchUpdate(0, len(batch))
+    with Progress(*columns, console=console) as progress, closing(run(batch, folder, engine, retry=retry)) as updates:
+        bar = progress.add_task("", total=len(batch), left="")
+        for update in updates:
+            model = str(batch.models[update.item.model]) if update.item else ""
+            left = "" if update.seconds_left is None else f"{update.seconds_left:.0f} s left"
+            errors = f", {update.errors} errors" if update.errors else ""
+            progress.update(bar, completed=update.done, description=model, left=left + errors)
+    return update
+
+
+def _table(folder: Path) -> Table:
+    names, figures = HEAD[:2], HEAD[2:]
+    columns = [Column(name, overflow="fold") for name in names]
+    table = Table(*columns, *(Column(name, no_wrap=True, justify="right") for name in figures), box=None)
+    for lane in report(folder).lanes:
+        table.add_row(*cells(lane))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
