@@ -38,7 +38,9 @@ function keep() {
 
 async function ask(name, asked = {}) {
   try {
-    return (await server[name](asked)) || {};
+    const answer = await server[name](asked);
+    if (answer && typeof answer === "object" && !answer.detail) return answer;
+    throw new Error(name);
   } catch {
     return { error: problem("The app does not answer.", "Check that it is still running, then try again.") };
   }

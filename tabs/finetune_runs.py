@@ -26,8 +26,9 @@ def runs_html(runs: Sequence[Shown], now: datetime) -> str:
 def _row(run: Shown, now: datetime) -> str:
     update = run.update
     name = escape(update.run)
-    when = ago(run.created, now) if run.created else ""
-    facts = ", ".join(part for part in (best_text(update), short(run.config.base), when) if part)
+    when = ago(run.created, now).removesuffix(" ago") if run.created else ""
+    best = best_text(update).removeprefix("Macro ")
+    facts = ", ".join(part for part in (best, short(run.config.base), when) if part)
     done = f'<i class="mf-mini"><b style="width:{100 * update.fraction:.1f}%"></b></i>' if run.active else ""
     ticked = "" if run.update.curves else " disabled"
     return (
@@ -92,15 +93,21 @@ def figures(runs: Sequence[Shown]) -> list[tuple[str, list[str], int]]:
         if known:
             best = max(known) if name in SHARES or name == "r2" else min(known)
             cells = ["–" if value is None else metric_text(name, value) for value in values]
-            rows.append((label, cells, values.index(best) if len(set(known)) > 1 else -1))
+            rows.append((label, cells, _leading(cells, values.index(best))))
     losses = [_last(update, "validation_loss") for update in updates]
     if any(value is not None for value in losses):
         lowest = min(value for value in losses if value is not None)
-        rows.append(("Validation loss", ["–" if v is None else f"{v:.3f}" for v in losses], losses.index(lowest)))
+        cells = ["–" if value is None else f"{value:.3f}" for value in losses]
+        rows.append(("Validation loss", cells, _leading(cells, losses.index(lowest))))
     for name, label in FIGURES.items():
         cells = [str(_known(update, name)) for update in updates]
         rows.append((label, cells, -1))
     return rows
+
+
+def _leading(cells: Sequence[str], best: int) -> int:
+    """The best of them, where it can be seen to be."""
+    return best if cells.count(cells[best]) == 1 else -1
 
 
 def _metric(update: TrainUpdate, name: str) -> float | None:
