@@ -256,11 +256,13 @@ class Board:
                 self._step(replace(lane, head=turn) for lane in self._state.lanes)
 
     def undo(self) -> None:
-        """Take back the last step; answers that are then not shown any more are stopped."""
+        """Take back the last step, settings left alone; answers that are then not shown any more are stopped."""
         with self._lock:
             self._settle()
             if before := self._states.get(-1 if self._state.previous is None else self._state.previous):
-                self._commit(replace(before, revision=self.revision + 1))
+                own = {lane.key: lane.own for lane in self._state.lanes}
+                lanes = tuple(replace(lane, own=own.get(lane.key, lane.own)) for lane in before.lanes)
+                self._commit(replace(before, revision=self.revision + 1, lanes=lanes, shared=self.shared))
 
     def branch(self, key: str, turn: int) -> Conversation:
         """The conversation up to this turn, and in the other columns as far, as one of its own."""
@@ -448,11 +450,12 @@ class Board:
         return title_of(self._tree.turns[0].prompt) if self._tree.turns else ""
 
     def _column(self, lane: Lane) -> Column:
-        turns, run = self._path(lane), None if lane.head is None else self._runs.get(lane.head)
-        if not run:
-            return Column(lane.key, lane.model, turns, lane.own)
-        newest = run.newest
-        return Column(lane.key, lane.model, turns[:-1], lane.own, turns[-1].prompt, newest.snapshot, newest.cursor)
+        run = None if lane.head is None else self._runs.get(lane.head)
+        if lane.head is None or not run:
+            return Column(lane.key, lane.model, self._path(lane), lane.own)
+        asked, newest = self._tree[lane.head], run.newest
+        before = self._tree.path(asked.parent)
+        return Column(lane.key, lane.model, before, lane.own, asked.prompt, newest.snapshot, newest.cursor)
 
 
 def _key() -> str:

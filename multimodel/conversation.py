@@ -59,6 +59,10 @@ class Turn:
     asked: Options = Options()
     place: Place = Place()
 
+    def __hash__(self) -> int:
+        """Of what tells turns apart: the page asks for it, of every turn at every update, to find its HTML again."""
+        return hash((self.id, self.prompt, self.answer.text))
+
 
 @dataclass(frozen=True, slots=True)
 class Lane:
