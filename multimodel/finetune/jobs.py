@@ -24,6 +24,7 @@ from ..compute import Cores
 from ..errors import (
     BrokenFile,
     InvalidName,
+    InvalidParameter,
     ModelNotFound,
     MultimodelError,
     NotEnoughMemory,
@@ -105,22 +106,30 @@ class Jobs:
             self._enqueue(config)
         return config.name
 
-    def launch_command(self, name: str, processes: int, *, gpus: bool = False) -> list[str]:
+    def launch_command(
+        self, name: str, processes: int, *, gpus: bool = False, machines: int = 1, rank: int = 0, address: str = ""
+    ) -> list[str]:
         """The command that trains a run of this list with several processes, here or on another machine.
 
         The run needs its rows and its base model in its folder: start it here and stop it, or let it end. With `gpus`
-        one process each; without, processes on the processor, which `accelerate launch --cpu` does not start.
-        Raises ModelNotFound, TrainingError where the run was never prepared.
+        one process each; without, processes on the processor, which `accelerate launch --cpu` does not start. Of
+        several `machines`, which all see the run's folder, each has its `rank`; `address` is that of the first one.
+        Raises ModelNotFound, TrainingError where the run was never prepared, InvalidParameter.
         """
         folder = self._folder(name)
         if not Order.load(folder).data_hash:
             raise TrainingError(
                 f"{name} has not been prepared.", hint="Start it here first; it may be stopped at once."
             )
+        if machines > 1 and not (address and 0 <= rank < machines):
+            hint = f"Give the address of the first machine, and a rank from 0 to {machines - 1}."
+            raise InvalidParameter("Several machines have to find each other.", hint=hint)
         what = ["-m", CHILD, str(folder)]
         if gpus:
-            return ["accelerate", "launch", "--multi_gpu", "--num_processes", str(processes), *what]
-        return ["torchrun", "--standalone", "--nproc_per_node", str(processes), *what]
+            count = ["--num_processes", str(processes * machines)]
+            return ["accelerate", "launch", "--multi_gpu", *count, *_nodes(machines, rank, address), *what]
+        meeting = ["--standalone"] if machines == 1 else _rendezvous(machines, rank, address)
+        return ["torchrun", *meeting, "--nproc_per_node", str(processes), *what]
 
     def resume(self, name: str, changes: Mapping[str, Any] | None = None) -> None:
         """Go on with a run that has stopped, failed or was interrupted; from its newest checkpoint.
@@ -378,6 +387,27 @@ class Jobs:
         if self.get(name).phase == "interrupted":
             with suppress(MultimodelError):
                 self.resume(name)
+
+
+def _nodes(machines: int, rank: int, address: str) -> list[str]:
+    """How accelerate is told of several machines."""
+    if machines == 1:
+        return []
+    host, port = _host(address)
+    where = ["--main_process_ip", host, "--main_process_port", port]
+    return ["--num_machines", str(machines), "--machine_rank", str(rank), *where]
+
+
+def _rendezvous(machines: int, rank: int, address: str) -> list[str]:
+    """How torchrun is."""
+    host, port = _host(address)
+    return ["--nnodes", str(machines), "--node_rank", str(rank), "--master_addr", host, "--master_port", port]
+
+
+def _host(address: str) -> tuple[str, str]:
+    """(host, port) of "host" or "host:port"; the port is PyTorch's usual one where none is given."""
+    host, _, port = address.partition(":")
+    return host, port or "29500"
 
 
 LOST = "Its process ended without a word; what was done up to the last checkpoint is kept."

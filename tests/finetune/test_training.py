@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -397,5 +398,33 @@ def test_two_processes_train_one_model(place: Path) -> None:
     assert end.phase == "done", done.stderr[-3000:]
     assert (end.step, end.total_steps) == (90, 90)  # 240 rows, 16 a step in two processes, six times
     assert end.samples_per_second and end.metrics["rows"] == 30
+    gpus = Jobs(settings).launch_command("together", 4, gpus=True, machines=2, rank=1, address="10.0.0.1")
+    where = "--num_processes 8 --num_machines 2 --machine_rank 1 --main_process_ip 10.0.0.1 --main_process_port 29500"
+    assert where in " ".join(gpus)
     gpus = Jobs(settings).launch_command("together", 4, gpus=True)
     assert gpus[:4] == ["accelerate", "launch", "--multi_gpu", "--num_processes"]
+
+
+@pytest.mark.slow
+def test_two_machines_train_one_model(place: Path) -> None:
+    settings = settings_in(place)
+    ordered(config(place, "apart", epochs=3, batch_size=8, early_stopping=0), settings)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    jobs = Jobs(settings)
+    with pytest.raises(InvalidParameter, match="find each other"):
+        jobs.launch_command("apart", 1, machines=2)
+    machines = []
+    for rank in (0, 1):
+        _, *options = jobs.launch_command("apart", 1, machines=2, rank=rank, address=address)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MULTIMODEL_TRACKING": "false"}
+        command = [sys.executable, "-m", "torch.distributed.run", *options]
+        machines.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        said = [machine.communicate(timeout=300)[1] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    end = fold(TrainUpdate("apart"), Reader(place / "models" / ".runs" / "apart").read())
+    assert end.phase == "done", said[0][-3000:]
+    assert (end.step, end.total_steps) == (45, 45)  # 240 rows, 16 a step on two machines, three times
