@@ -64,6 +64,27 @@ function fail(html) {
   setTimeout(() => ((failed = ""), later(0)), 15000); // perhaps it is better then
 }
 
+// The details stand above all: inside a column they would be cut off at its edges.
+const details = document.body.appendChild(document.createElement("div"));
+details.className = "mm-verdict-shown";
+details.setAttribute("role", "tooltip");
+
+function point(event) {
+  const badge = event.target.closest?.("#mm-board .mm-verdict");
+  const more = badge?.querySelector(".mm-verdict-more");
+  details.hidden = !more;
+  if (!more) return;
+  if (details.mmHTML !== more.innerHTML) details.innerHTML = details.mmHTML = more.innerHTML;
+  const at = badge.getBoundingClientRect();
+  const height = details.offsetHeight + 6;
+  details.style.top = `${at.top > height ? at.top - height : at.bottom + 6}px`;
+  details.style.left = `${Math.max(8, Math.min(at.left, innerWidth - details.offsetWidth - 8))}px`;
+}
+details.hidden = true;
+for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, point);
+document.addEventListener("scroll", () => (details.hidden = true), { capture: true, passive: true });
+document.addEventListener("keydown", (event) => event.key === "Escape" && (details.hidden = true));
+
 function later(wait = WAIT) {
   if (!soon) soon = setTimeout(judge, wait);
 }

@@ -32,7 +32,7 @@ from .controls import loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
 from .format import called, overflow
 from .judge import JudgePanel
-from .view import board_view
+from .view import board_view, problem_text
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BRANCHED = "This conversation went on in another tab: your prompt is another version beside it. Its arrows show both."
@@ -73,6 +73,9 @@ async def follow(board: Board, per_second: float) -> AsyncGenerator[dict[str, An
             changed.clear()
             spoken = board.spoken()
             view = board_view(board, streams)
+            if not view["running"]:  # what is over is written down, or the page says that it is not
+                await asyncio.to_thread(board.flush)
+                view["problem"] = problem_text(board.problem())
             yield view
             if not view["running"]:
                 return
@@ -367,10 +370,10 @@ class ChatTab:
             self.system = gr.Textbox(
                 label="System prompt", info="Sent before the conversation", lines=3, max_lines=10, max_length=100_000
             )
+            self.judge.build_choice()
             sampling = sampling_controls()
             with gr.Accordion("How local models are loaded", open=False, elem_id="mm-loading"):
                 self.options = sampling | loading_controls()
-            self.judge.build_choice()
 
     def _connect(self, page: gr.Blocks) -> None:
         board = [self.id, self.stage, self.warning, self.list]

@@ -42,7 +42,7 @@ def badge_html(model: str, labels: LabelMap, said: Prediction) -> str:
     name = escape(said.label) or "no label"
     return (
         f'<span class="mm-verdict" tabindex="0" aria-label="{escape(model)} says {name}, {said.score:.2f}">'
-        f'<b>{name}</b> {said.score:.2f}<span class="mm-verdict-more" role="tooltip">'
+        f'<b>{name}</b> {said.score:.2f}<span class="mm-verdict-more" hidden>'
         f"<strong>{escape(model)}</strong>{rows}{more}</span></span>"
     )
 

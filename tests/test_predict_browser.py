@@ -96,26 +96,26 @@ def choose(shown: Any, model: str) -> None:
 def test_one_text_its_words_and_a_correction(page: Any) -> None:
     shown = view(page, "predict")
     choose(shown, "moods")
-    shown.locator('[data-text="one"]').fill("a great film in town")
-    expect(shown.locator(".mp-verdict b")).to_have_text("pos")
-    expect(shown.locator(".mp-w.mp-for", has_text="great")).to_be_visible()
-    shown.locator('[data-explain="neg"]').click()
-    expect(shown.locator(".mp-legend")).to_contain_text("for neg")
+    shown.locator('[data-text="one"]').fill("a dull film in town")
+    expect(shown.locator(".mp-verdict b")).to_have_text("neg")
+    expect(shown.locator(".mp-w.mp-for", has_text="dull")).to_be_visible()
+    shown.locator('[data-explain="pos"]').click()
+    expect(shown.locator(".mp-legend")).to_contain_text("for pos")
     shown.locator('[data-field="other"]').select_option("doomed")
     expect(shown.locator(".mp-agree")).to_have_text("Both say the same")
     shown.locator(".mp-correct summary").first.click()
     shown.locator('[data-do="correct"]').first.click()
-    expect(shown.locator(".mp-correct output").first).to_have_text("Kept: neg.")
+    expect(shown.locator(".mp-correct output").first).to_have_text("Kept: pos.")
     shown.locator('button[data-mode="corrections"]').click()
-    expect(shown.locator(".mp-rows")).to_contain_text("a great film in town")
+    expect(shown.locator(".mp-rows")).to_contain_text("a dull film in town")
     with page.expect_download() as fetched:
         shown.locator('[data-do="export"]').click()
     with Path(fetched.value.path()).open(encoding="utf-8-sig", newline="") as file:
-        assert list(csv.DictReader(file))[-1]["label"] == "neg"
+        assert list(csv.DictReader(file))[-1]["label"] == "pos"
     page.reload()  # what was typed is still there
     shown = view(page, "predict")
-    expect(shown.locator('[data-text="one"]')).to_have_value("a great film in town")
-    expect(shown.locator(".mp-verdict b")).to_have_text("pos")
+    expect(shown.locator('[data-text="one"]')).to_have_value("a dull film in town")
+    expect(shown.locator(".mp-verdict b")).to_have_text("neg")
 
 
 def test_many_texts_and_a_whole_file(page: Any, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_the_judge_in_chat_follows_every_answer(page: Any) -> None:
     expect(verdicts).to_have_count(2)
     expect(verdicts.first.locator("b")).to_have_text("pos")
     verdicts.first.hover()
-    expect(verdicts.first.locator(".mm-verdict-more")).to_contain_text("neg")
+    expect(page.locator(".mm-verdict-shown")).to_contain_text("neg")
     prompt.fill("awful, dull and boring")
     prompt.press("Enter")
     expect(verdicts).to_have_count(4)
