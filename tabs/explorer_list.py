@@ -55,15 +55,14 @@ def badge(fit: Fit) -> str:
 
 
 def fit_detail(fit: Fit) -> str:
-    """What is recommended, in few words.
+    """What is recommended, for how long a context, in few words.
 
     >>> from multimodel.verdict import Fit
     >>> fit_detail(Fit("fits", "Q4_K_M", 4096, 5_890_000_000, 15_000_000_000))
-    'Q4_K_M, 5.9 GB'
+    'Q4_K_M at 4k, 5.9 GB'
     """
     about = "~" if fit.assumed else ""
-    needs = f"{about}{size(fit.needed)}"
-    return f"{fit.quant}, {needs}" if fit.quant else needs
+    return f"{fit.quant} at {tokens(fit.context_length)}, {about}{size(fit.needed)}".lstrip()
 
 
 def fit_title(fit: Fit) -> str:
@@ -161,6 +160,15 @@ def parameters(number: int) -> str:
         return f"{number / 1e6:.0f}M"
     billions = number / 1e9
     return f"{billions:.1f}B" if billions < 99.95 else f"{billions:.0f}B"
+
+
+def tokens(number: int) -> str:
+    """A length of context.
+
+    >>> tokens(512), tokens(4096), tokens(5632), tokens(131_072)
+    ('512', '4k', '5.5k', '128k')
+    """
+    return f"{number / 1024:.3g}k" if number >= 1024 else str(number)
 
 
 def count(number: int) -> str:
