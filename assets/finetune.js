@@ -299,7 +299,7 @@ async function watch() {
   const answer = await ask("watch", asked);
   clearTimeout(timer); // another call may have come between
   const here = root.offsetParent !== null;
-  timer = setTimeout(watch, answer.error ? 3000 : answer.active ? (here ? 500 : 1000) : here ? 4000 : 10000);
+  timer = setTimeout(watch, pause(answer, here));
   const note = find("[data-act-said]");
   if (answer.error) return put(note, answer.error);
   if (note.querySelector(".mm-error") && note.mfHTML) put(note, "");
@@ -308,6 +308,13 @@ async function watch() {
   if (answer.gone && asked.run === kept.run) return page("new"), mark();
   if (answer.shown && answer.shown.run === kept.run) show(answer.shown);
   mark();
+}
+
+// Milliseconds until the next look. What is not seen is looked at less often, an end that is near more often.
+function pause(answer, here) {
+  if (answer.error) return 3000;
+  if (!answer.active) return here ? 4000 : 10000;
+  return answer.soon ? 200 : here ? 500 : 1000;
 }
 
 function told(now) {

@@ -198,7 +198,10 @@ class Training:
 
     @answering
     def watch(self, asked: Answer) -> Answer:
-        """All runs, and one of them as it stands: {list, active}, and where it is not as `seen`, {shown}."""
+        """All runs, and one of them as it stands: {list, active, states}, and where it is not as `seen`, {shown}.
+
+        `soon`: the run ends before long, so ask more often.
+        """
         runs = [self._shown(update) for update in self.engine.jobs.all()]
         answer: Answer = {
             "list": listed.runs_html(runs, datetime.now(UTC)),
@@ -207,7 +210,7 @@ class Training:
         }
         chosen = next((run for run in runs if run.update.run == asked.get("run")), None)
         if chosen:
-            self._make_ready(chosen)
+            answer["soon"] = self._make_ready(chosen)
             stamp = _stamp(chosen)
             answer["shown"] = {"stamp": stamp} if stamp == asked.get("seen") else self._whole(chosen) | {"stamp": stamp}
         elif asked.get("run"):
@@ -350,8 +353,11 @@ class Training:
                 found["errors"] = read(folder / MISCLASSIFIED)["errors"]
         return found
 
-    def _make_ready(self, run: Shown) -> None:
-        """Have the process that predicts loaded by the time somebody who watches can use the model."""
+    def _make_ready(self, run: Shown) -> bool:
+        """Have the process that predicts loaded by the time somebody who watches can use the model.
+
+        Whether that is before long.
+        """
         update, name = run.update, run.update.run
         with self._lock:
             stage = self._watched.get(name, "")
@@ -361,6 +367,7 @@ class Training:
             Thread(target=self.engine.predictors.prepare, daemon=True).start()
         elif step == "over" and stage in ("near", "far") and update.model:
             Thread(target=self._load, args=(name,), daemon=True).start()
+        return step == "near"
 
     def _load(self, name: str) -> None:
         with suppress(MultimodelError):
