@@ -62,6 +62,9 @@ class Keeper(Protocol):
     def asked(self, turn: Turn, run: Run, title: str) -> None:
         """A turn whose answer is being made."""
 
+    def flush(self) -> None:
+        """Write what is not yet written."""
+
 
 def conversation(system: str, turns: Sequence[Turn], prompt: str) -> list[Message]:
     """What a model is sent: the system prompt, the turns that were answered, the new prompt.
@@ -121,6 +124,11 @@ class Board:
     def problem(self) -> MultimodelError | None:
         """Why what happens here is not kept; None when it is."""
         return self._engine.store.problem if self._keeper else None
+
+    def flush(self) -> None:
+        """Have everything so far written down; `problem` says where that does not work."""
+        if self._keeper:
+            self._keeper.flush()
 
     @property
     def empty(self) -> bool:

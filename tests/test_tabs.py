@@ -239,7 +239,7 @@ def test_the_widgets_are_the_sampling_parameters() -> None:
             return sampling_controls()
 
     controls = made(blocks)
-    without = {"logit_bias", "grammar", "json_schema", "top_logprobs"}
+    without = {"logit_bias", "grammar", "top_logprobs"}
     assert set(controls) == set(LABELS) == {field.name for field in fields(SamplingParams)} - without
     for name in RANGES.keys() - without:
         widget: Any = controls[name]
@@ -257,6 +257,7 @@ def test_the_widgets_are_the_sampling_parameters() -> None:
         Options(SamplingParams(max_tokens=5, temperature=0.5, presence_penalty=-2.0, frequency_penalty=1.5)),
         Options(SamplingParams(max_tokens=5, temperature=0.5), load=LoadOptions(dtype="int4", context_length=8192)),
         Options(SamplingParams(max_tokens=5, temperature=0.5), load=LoadOptions(kv_type="q8_0")),
+        Options(SamplingParams(max_tokens=5, temperature=0.5, json_schema='{"type": "object"}')),
     ],
 )
 def test_options_come_back_from_the_widgets_as_they_were(options: Options) -> None:
@@ -355,6 +356,24 @@ def test_the_last_view_is_whole(engine: Engine) -> None:
     for column in last["columns"]:
         assert "<p>one two three</p>" in column["turns"][0]
         assert column["live"] == ""
+
+
+def test_the_last_view_says_when_nothing_is_kept() -> None:
+    from multimodel.board import Boards
+
+    with Engine(settings()) as engine:
+        board = Boards(engine).get(None)
+        board.send("one")
+        assert views_of(board)[-1]["problem"] == ""
+        connection = engine.store._connection
+        connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
+        board.send("word " * 20_000)
+        last = views_of(board)[-1]
+        assert "the disk is full. Make room" in last["problem"]
+        assert len(last["columns"][0]["turns"]) == 2
+        connection.execute("PRAGMA max_page_count = 1000000")
+        board.send("two")
+        assert views_of(board)[-1]["problem"] == ""
 
 
 def test_text_only_grows(engine: Engine) -> None:

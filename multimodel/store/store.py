@@ -237,6 +237,10 @@ class Record:
         self._writer.add(change)
         self._writer.follow((id, turn.id), run)
 
+    def flush(self) -> None:
+        """Write what is not yet written, of all conversations."""
+        self._writer.flush()
+
 
 def _touch(connection: sqlite3.Connection, owner: str, id: str, at: float) -> None:
     """There is such a conversation, and something has happened in it."""
