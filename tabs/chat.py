@@ -28,7 +28,7 @@ from multimodel.settings import Settings
 from multimodel.types import ModelId
 
 from . import markdown
-from .controls import loading_controls, options_from, sampling_controls, updates
+from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
 from .format import called, overflow
 from .judge import JudgePanel
@@ -418,7 +418,7 @@ class ChatTab:
         self.own_switch.input(self.own, [self.id, self.target, self.own_switch], [self.stage, *panel], **QUICK)
         named = {"id": self.id, "target": self.target, "system": self.system, **self.options}
         changes = [widget.input for widget in (self.system, *self.options.values())]  # type: ignore[attr-defined]
-        changes += [widget.blur for widget in (self.system, self.options["stop"])]  # type: ignore[attr-defined]
+        changes += [widget.blur for widget in (self.system, *(self.options[name] for name in TEXTS))]  # type: ignore[attr-defined]
         gr.on(changes, self.save, inputs_kwargs=named, outputs=[self.stage], trigger_mode="always_last", **QUICK)
 
 

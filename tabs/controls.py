@@ -30,6 +30,7 @@ LABELS = {
     "frequency_penalty": ("Frequency penalty", "The same, more the more often it was said; 0 is off"),
     "seed": ("Seed", "The same number gives the same answer; empty is random"),
     "stop": ("Stop sequences", "The answer ends before any of these, one a line"),
+    "json_schema": ("JSON schema", 'The answer is JSON that follows it, as {"type": "object"}; empty is off'),
 }
 LOADING_LABELS = {
     "dtype": ("Number format", "Transformers models: fewer bits take less memory; 4 bits answer a little worse"),
@@ -48,6 +49,8 @@ OFF = {
     "frequency_penalty": 0.0,
 }
 """Slider positions that mean "not set"."""
+TEXTS = {"stop": 2000, "json_schema": 20_000}
+"""The most characters of what is written."""
 TOP = {"max_tokens": 8192, "top_k": 200}
 """Where a slider ends before the range does: finer steps where people work."""
 
@@ -56,8 +59,8 @@ def sampling_controls() -> dict[str, Component]:
     """The widgets, in the order people reach for them."""
     widgets: dict[str, Component] = {}
     for name, (label, info) in LABELS.items():
-        if name == "stop":
-            widgets[name] = gr.Textbox(label=label, info=info, lines=2, max_lines=4, max_length=2000)
+        if name in TEXTS:
+            widgets[name] = gr.Textbox(label=label, info=info, lines=2, max_lines=4, max_length=TEXTS[name])
         elif name == "seed":
             widgets[name] = gr.Number(None, label=label, info=info, precision=0, minimum=0, maximum=RANGES[name][1])
         else:
@@ -71,7 +74,7 @@ def loading_controls() -> dict[str, Component]:
     return {
         "dtype": gr.Dropdown(DTYPES, value="auto", label=dtype, info=why_dtype),
         "kv_type": gr.Dropdown(KV_TYPES, value="f16", label=kv_type, info=why_kv),
-        "context_length": gr.Number(None, precision=0, minimum=64, maximum=10_000_000, label=context, info=why_context),
+        "context_length": gr.Number(None, precision=0, minimum=1, maximum=10_000_000, label=context, info=why_context),
     }
 
 
@@ -88,10 +91,11 @@ def options_from(system: str, values: dict[str, Any]) -> Options:
     {'temperature': 0.0, 'stop': ('a',)}
     """
     load = _load(values)
-    chosen = {k: v for k, v in values.items() if v is not None and OFF.get(k) != v and k in LABELS and k != "stop"}
+    chosen = {k: v for k, v in values.items() if v is not None and OFF.get(k) != v and k in LABELS and k not in TEXTS}
     stop = tuple(line for line in str(values.get("stop") or "").splitlines() if line)
     integers = {k: int(v) for k, v in chosen.items() if k in ("max_tokens", "top_k", "seed")}
-    return Options(SamplingParams(**{**chosen, **integers, "stop": stop or None}), system, load)
+    schema = str(values.get("json_schema") or "").strip() or None
+    return Options(SamplingParams(**{**chosen, **integers, "stop": stop or None, "json_schema": schema}), system, load)
 
 
 def _load(values: dict[str, Any]) -> LoadOptions:
@@ -110,7 +114,8 @@ def values_of(options: Options) -> dict[str, Any]:
     values = {name: OFF.get(name, RANGES.get(name, (None,))[0]) if v is None else v for name, v in values.items()}
     load: dict[str, Any] = {"dtype": options.load.dtype, "kv_type": options.load.kv_type or "f16"}
     load["context_length"] = options.load.context_length
-    return values | {"seed": params.seed, "stop": "\n".join(params.stop or ())} | load
+    texts = {"stop": "\n".join(params.stop or ()), "json_schema": params.json_schema or ""}
+    return values | {"seed": params.seed} | texts | load
 
 
 def updates(
