@@ -30,6 +30,7 @@ from .bare import environment
 from .report import ROOT, Report, Table, finish, load, parser
 
 FORK = "--fork"
+MOST_STEPS = 3
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 
 
@@ -106,14 +107,15 @@ def ordered(config: TrainConfig, settings: Settings) -> Path:
 def survive(pool: Forks, folder: Path, kills: int, seed: int, longest: float) -> int:
     """Kill the run of a folder in the middle of training, `kills` times at most, until it has ended; returns how often.
 
-    Each kill comes up to `longest` seconds after training began or went on.
+    Each kill comes a few steps, none to MOST_STEPS, and then up to `longest` seconds after training began or went on:
+    so it meets a busy machine in the middle of training too.
     """
     generator, killed = random.Random(seed), 0
     while True:
         events = Reader(folder)
         events.read()
         pid = pool.start(folder)
-        if killed < kills and _training(events):
+        if killed < kills and _training(events, generator.randint(0, MOST_STEPS)):
             time.sleep(generator.uniform(0.0, longest))
             os.kill(pid, 9)
         code = pool.wait()
@@ -123,14 +125,17 @@ def survive(pool: Forks, folder: Path, kills: int, seed: int, longest: float) ->
         assert code == -9, f"a try ended with {code}: see {folder}/stderr.txt"
 
 
-def _training(events: Reader) -> bool:
-    """Wait until the run trains; False where it has ended before."""
+def _training(events: Reader, steps: int) -> bool:
+    """Wait until the run trains and has told of so many points of its curves; False where it has ended before."""
+    begun = False
     while True:
         for event in events.read():
             if event["kind"] == "end":
                 return False
-            if event["kind"] == "phase" and event["phase"] == "training":
-                return True
+            begun |= event["kind"] == "phase" and event["phase"] == "training"
+            steps -= event["kind"] == "points"
+        if begun and steps <= 0:
+            return True
         time.sleep(0.005)
 
 
@@ -148,7 +153,7 @@ def measure(rounds: int, tiny: bool) -> Report:
             stories += 1
             name = f"killed {stories}"
             wanted = min(each, rounds - kills)
-            kills += survive(pool, ordered(config.merge({"name": name}), settings), wanted, stories, 0.3)
+            kills += survive(pool, ordered(config.merge({"name": name}), settings), wanted, stories, 0.1)
             same += _weights(folder, name) == whole
     row = (str(stories), str(kills), str(kills), f"{same} of {stories}")
     columns = ("runs", "kills", "resumes", "weights equal bit for bit to the run nobody killed")

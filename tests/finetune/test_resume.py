@@ -43,7 +43,7 @@ def test_five_kills_and_five_resumes_end_with_the_same_bits(place: Path, pool: F
     settled = {"gradient_accumulation": 2, "batch_size": 8}  # with batches that wait for their step
     survive(pool, ordered(config(place, "whole", **settled), settings), 0, seed=0, longest=0.0)
     killed = ordered(config(place, "killed", **settled), settings)
-    assert survive(pool, killed, 5, seed=7, longest=0.3) == 5
+    assert survive(pool, killed, 5, seed=7, longest=0.1) == 5
     assert weights(place, "killed") == weights(place, "whole")
     assert story(killed).phase == "done"
     resumed = [event["step"] for event in Reader(killed).read() if event["kind"] == "resumed"]
@@ -57,7 +57,7 @@ def test_lora_resumes_with_the_same_bits(place: Path, pool: Forks) -> None:
     settings = settings_in(place)
     survive(pool, ordered(config(place, "whole lora", lora_rank=4), settings), 0, seed=0, longest=0.0)
     killed = ordered(config(place, "killed lora", lora_rank=4), settings)
-    assert survive(pool, killed, 2, seed=3, longest=0.3) == 2
+    assert survive(pool, killed, 2, seed=3, longest=0.1) == 2
     assert weights(place, "killed lora") == weights(place, "whole lora")
 
 
