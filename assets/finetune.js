@@ -105,38 +105,37 @@ function mark() {
 
 // --- data
 
-async function take(file) {
+async function take(file, beside = "") {
+  const said = (html) => put(find(beside ? "[data-doubts]" : "[data-bring-said]"), html);
   const limit = Number(find("[data-file]").dataset.limit);
   if (file.size > limit) {
     said(problem(`${file.name} has ${Math.round(file.size / 1e6)} MB.`,
       `Use at most ${Math.round(limit / 1e6)} MB; a sample of the rows trains nearly as well.`));
     return;
   }
-  waiting(`Uploading ${file.name}`);
+  said(wait(`Uploading ${file.name}`));
   try {
     const found = await upload(file);
-    await bring({ path: found.path });
+    await bring({ path: found.path, beside }, said);
   } catch {
     said(problem("The file was not taken.", "Check that the app is still running and the file is not too large."));
   }
 }
 
-function said(html) {
-  find("[data-bring-said]").innerHTML = html;
+function wait(text) {
+  const box = document.createElement("div");
+  box.innerHTML = '<div class="mf-wait"><i></i><span></span></div>';
+  box.querySelector("span").textContent = text;
+  return box.innerHTML;
 }
 
-function waiting(text) {
-  said('<div class="mf-wait"><i></i><span></span></div>');
-  find(".mf-wait span").textContent = text;
-}
-
-async function bring(asked) {
-  waiting(asked.hub ? `Asking the Hub for ${asked.hub}` : "Reading the data");
+async function bring(asked, said = (html) => put(find("[data-bring-said]"), html)) {
+  said(wait(asked.hub ? `Asking the Hub for ${asked.hub}` : "Reading the data"));
   const answer = await ask("bring", asked);
   if (answer.error) return said(answer.error);
   said("");
-  Object.assign(kept, { draft: answer.draft, choices: { fixes: [], ignored: [], labels: {} }, name: answer.name });
-  set("name").value = answer.name;
+  Object.assign(kept, { draft: answer.draft, choices: { fixes: [], ignored: [], labels: {} } });
+  if (!asked.beside) set("name").value = kept.name = answer.name;
   keep();
   put(find("[data-columns]"), answer.columns);
   await look();
@@ -195,7 +194,7 @@ function choose(change) {
 
 async function doubts() {
   const place = find("[data-doubts]");
-  put(place, '<div class="mf-wait"><i></i><span>Looking for labels that a model would doubt</span></div>');
+  put(place, wait("Looking for labels that a model would doubt"));
   const answer = await ask("doubts", { draft: kept.draft, ...kept.choices, base: base() });
   put(place, answer.html || answer.error);
   place.scrollIntoView({ block: "nearest" });
@@ -537,7 +536,8 @@ function hover(node, series, at) {
 // --- what a person does
 
 const doings = {
-  choose: () => find("[data-file]").click(),
+  choose: () => pickFile(""),
+  test: () => pickFile(kept.draft),
   other,
   doubts,
   undoubt: () => put(find("[data-doubts]"), ""),
@@ -591,6 +591,11 @@ function heedSettings(data) {
   choose({ ignored: [...(kept.choices.ignored || []), data.name] });
 }
 
+function pickFile(beside) {
+  find("[data-file]").dataset.beside = beside;
+  find("[data-file]").click();
+}
+
 function useBatch(rows) {
   fill("batch_size", rows);
   changed(set("batch_size"));
@@ -604,7 +609,7 @@ element.addEventListener("change", (event) => {
     node.checked ? picked.add(node.dataset.pick) : picked.delete(node.dataset.pick);
     mark();
   } else if ("file" in node.dataset && node.files.length) {
-    take(node.files[0]);
+    take(node.files[0], node.dataset.beside);
     node.value = "";
   }
 });
@@ -673,6 +678,6 @@ async function restore() {
   if (!find("[data-columns]").childElementCount) {
     const why = find("[data-report]").innerHTML;
     other();
-    said(why);
+    put(find("[data-bring-said]"), why);
   }
 }

@@ -30,7 +30,7 @@ from multimodel.finetune.control import STOP
 from multimodel.finetune.report import Count
 from multimodel.finetune.runfolder import Order, read
 from multimodel.finetune.store import METRICS, MISCLASSIFIED
-from multimodel.finetune.tables import Limits, Table
+from multimodel.finetune.tables import Limits, Table, stack
 from multimodel.finetune.tokens import LIMIT, counter, longest
 from multimodel.finetune.types import BUILT_IN, TrainConfig, TrainUpdate
 from multimodel.memory import MemoryPlan, Request, target_of
@@ -121,8 +121,15 @@ class Training:
 
     @answering
     def bring(self, asked: Answer) -> Answer:
-        """Take data in: {draft, source, name, columns}. From an upload, a sample set, pasted text or the Hub."""
+        """Take data in: {draft, source, name, columns}. From an upload, a sample set, pasted text or the Hub.
+
+        `beside`: the data whose test rows these are.
+        """
         source, table = self._read(asked)
+        if asked.get("beside"):
+            first = self.drafts.get(asked["beside"])
+            source = f"{first.source} and {source}"
+            table = stack([("train", first.table), ("test", table)], LIMITS)
         draft = self.drafts.add(source, table)
         columns = columns_of(table, Choices())
         html = columns_html(table, columns, source)

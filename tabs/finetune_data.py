@@ -29,6 +29,10 @@ CELL = 140  # characters of a cell that are shown
 BINS = 28  # of the histogram of lengths
 TASKS = {"single_label": "One label a text", "multi_label": "Several labels a text", "regression": "A number a text"}
 SEPARATORS = (",", ";", "|")
+TEST_FILE = (
+    '<button type="button" data-do="test" title="Its rows are kept for the final figures; its columns are those of '
+    'the data">Add a test file</button>'
+)
 REPAIRS = {  # name of a finding: what the button says, and what is said afterwards
     "empty_texts": ("Leave them out", "Empty texts are left out"),
     "missing_labels": ("Leave them out", "Rows without a label are left out"),
@@ -170,7 +174,7 @@ def columns_html(table: Table, columns: Columns, source: str) -> str:
     return (
         f'<div class="mf-source"><b>{escape(source)}</b><span>{counted(len(table.rows), "row")}, '
         f'{counted(len(table.columns), "column")}</span><div class="mx-grow"></div>'
-        '<button type="button" data-do="other">Other data</button></div>'
+        f'{"" if columns.split else TEST_FILE}<button type="button" data-do="other">Other data</button></div>'
         f'<div class="mf-columns" title="{escape(why)}">{fields}</div>{_preview(table, columns)}{_notes(table.notes)}'
     )
 

@@ -99,6 +99,16 @@ def test_an_upload_is_read_its_columns_guessed_and_its_file_not_kept(training: T
     assert not Path(asked["path"]).exists()
 
 
+def test_a_file_of_its_own_for_the_final_figures(training: Training, uploads: Path) -> None:
+    first = training.bring(upload(uploads, spoilt()))
+    more = ["review,label", *(f"another good number {i},pos" for i in range(9)), "another bad one,neg"]
+    both = training.bring(upload(uploads, more, "test.csv") | {"beside": first["draft"]})
+    assert both["source"] == "reviews.csv and test.csv" and 'data-do="test"' not in both["columns"]
+    assert "10 for the final figures" in text(training.look({"draft": both["draft"]})["report"])
+    other = training.bring(upload(uploads, ["a,b,c", "1,2,3"], "other.csv") | {"beside": first["draft"]})
+    assert "other columns" in other["error"]
+
+
 def test_nothing_but_uploads_is_read_from_the_disk(training: Training, tmp_path: Path, uploads: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("text,label\nhush,a\nhush hush,b\n")
