@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from multimodel.engine import Engine
 from multimodel.errors import WorkerCrashed
 from multimodel.finetune.labels import LabelMap
+from multimodel.finetune.store import MANIFEST
 from multimodel.finetune.types import Prediction
 from multimodel.judge import KEPT, LONGEST, Judge
 from tabs.judge import AT_ONCE, JudgePanel, Judging, badge_html
@@ -27,7 +29,8 @@ class Fake:
 
     labels = ONE
 
-    def __init__(self, crashes: int = 0) -> None:
+    def __init__(self, crashes: int = 0, folder: Path = Path("nowhere")) -> None:
+        self.folder = folder
         self.asked: list[str] = []
         self.crashes = crashes
 
@@ -40,7 +43,7 @@ class Fake:
 
 
 class Shelf:
-    """Models by their names; one name may mean another model later."""
+    """Models by their names."""
 
     def __init__(self, **models: Fake) -> None:
         self.models = models
@@ -62,13 +65,14 @@ def test_each_text_is_asked_once() -> None:
     assert labels(judge, "a", []) == []
 
 
-def test_a_model_that_was_trained_anew_is_asked_anew() -> None:
-    shelf = Shelf(a=Fake())
-    judge = Judge(shelf)  # type: ignore[arg-type]
-    labels(judge, "a", ["x"])
-    shelf.models["a"] = newer = Fake()
-    labels(judge, "a", ["x"])
-    assert newer.asked == ["x"]
+def test_a_model_that_was_trained_anew_is_asked_anew(tmp_path: Path) -> None:
+    model = Fake(folder=tmp_path)
+    judge = Judge(Shelf(a=model))  # type: ignore[arg-type]
+    for stamp in (1.0, 1.0, 2.0):
+        (tmp_path / MANIFEST).touch()
+        os.utime(tmp_path / MANIFEST, (stamp, stamp))
+        labels(judge, "a", ["x"])
+    assert model.asked == ["x", "x"]
 
 
 def test_a_process_that_ended_is_started_once_more() -> None:

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from threading import Lock, RLock
@@ -26,12 +27,16 @@ from .data import text_column
 from .export import write_csv
 from .labels import LabelMap
 from .reading import read as read_table
+from .report import Count
 from .store import MANIFEST, Store
 from .tables import Cell, Limits, Table
+from .tokens import counter
 from .types import Attribution, Filling, Precision, Prediction
 
 FIRST = 64  # texts of the first piece of many; later pieces take about PIECE seconds
 PIECE = 0.5
+COUNTED = 2000  # texts whose tokens are counted at once
+MOST_COUNTED = 100_000  # seconds of work; of more texts the letters are counted, which pads more
 GRACE = 2.0  # seconds that a process may take to end by itself
 WARM = 3  # models kept in memory
 
@@ -99,7 +104,7 @@ class Predictor:
         labels = self.labels
         unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         different = list(unique)
-        order = sorted(range(len(different)), key=lambda i: -len(different[i]))
+        order = yield from self._longest_first(different)
         found: list[list[float]] = [[]] * len(different)
         done, size = 0, FIRST
         while done < len(order):
@@ -111,6 +116,20 @@ class Predictor:
             yield done / len(order)
         said = labels.predictions(found, threshold) if found else []
         return [said[unique[text]] for text in texts]
+
+    def _longest_first(self, texts: Sequence[str]) -> Generator[float, None, list[int]]:
+        """The indexes of texts, those with most tokens first: a piece of like lengths is hardly padded."""
+        lengths: list[int] = []
+        if FIRST < len(texts) <= MOST_COUNTED and (count := self._count):
+            for start in range(0, len(texts), COUNTED):
+                lengths += count(texts[start : start + COUNTED])
+                yield 0.0
+        lengths = lengths or [len(text) for text in texts]
+        return sorted(range(len(texts)), key=lambda i: -lengths[i])
+
+    @cached_property
+    def _count(self) -> Count | None:
+        return counter(self.folder)
 
     def explain(self, text: str, label: str | None = None) -> list[Attribution]:
         """How much each word speaks for `label` (the predicted one): the log-odds it takes along when it is left out.
@@ -318,13 +337,19 @@ class Apart:
         return found
 
 
+Key = tuple[str, Precision, float]
+"""A model's folder, how it is loaded, and when its manifest was written."""
+
+
 class Predictors:
     """The models in use in the app, each in a process that stays warm; the least recently used one leaves first."""
 
     def __init__(self, settings: Settings, cores: Cores | None = None) -> None:
         self._settings, self._cores = settings, cores
         self._lock = RLock()  # between the threads of the pages
-        self._warm: OrderedDict[tuple[str, Precision, float], tuple[Predictor, Apart]] = OrderedDict()
+        self._warm: OrderedDict[Key, tuple[Predictor, Apart]] = OrderedDict()
+        self._gates: dict[Key, Lock] = {}  # of models that are being loaded
+        self._loading: list[Apart] = []
         self._leaving: list[finalize[[], Predictor]] = []  # out of use here; whoever asks them now is still answered
         self._spare: Apart | None = None
 
@@ -340,19 +365,46 @@ class Predictors:
         manifest = folder / MANIFEST
         key = (str(folder), precision, manifest.stat().st_mtime if manifest.exists() else 0.0)
         with self._lock:
-            predictor, process = self._warm.pop(key, (None, None))
-            if not (predictor and process and process.alive):
-                if process:
-                    process.close()
+            if found := self._found(key):
+                return found
+            gate = self._gates.setdefault(key, Lock())
+        with gate:  # whoever asks for this model waits; those who ask for others do not
+            with self._lock:
+                if found := self._found(key):
+                    return found
                 process = self._take_spare()
-                predictor = self._loaded(folder, process, precision)
-            self._warm[key] = (predictor, process)
+                self._loading.append(process)
+            return self._load(key, folder, process)
+
+    def _found(self, key: Key) -> Predictor | None:
+        """A model that is loaded and whose process lives; the caller holds the lock."""
+        predictor, process = self._warm.pop(key, (None, None))
+        if not (predictor and process):
+            return None
+        if not process.alive:
+            process.close()
+            return None
+        self._warm[key] = (predictor, process)
+        return predictor
+
+    def _load(self, key: Key, folder: Path, process: Apart) -> Predictor:
+        """Bring a model into a process and keep it; what is too much leaves."""
+        try:
+            predictor = self._loaded(folder, process, key[1])
+        except BaseException:
+            with self._lock:
+                self._loading.remove(process)
+            raise
+        with self._lock:
+            self._loading.remove(process)
+            if process.alive:
+                self._warm[key] = (predictor, process)
             old = [k for k in self._warm if k[:2] == key[:2] and k != key]
             while len(self._warm) - len(old) > WARM:
                 old.append(next(k for k in self._warm if k not in old))
             for other in old:
                 self._leave(*self._warm.pop(other))
-            return predictor
+        return predictor
 
     def _leave(self, predictor: Predictor, process: Apart) -> None:
         """End a process once nobody holds its predictor any more."""
@@ -372,6 +424,8 @@ class Predictors:
                 self._warm.popitem()[1][0].close()
             while self._leaving:
                 self._leaving.pop()()
+            for process in self._loading:
+                process.close()
             if self._spare:
                 self._spare.close()
                 self._spare = None

@@ -11,6 +11,8 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 
 import psutil
 import pytest
@@ -19,7 +21,7 @@ import multimodel
 from multimodel.compute import Cores
 from multimodel.errors import BadRequest, BrokenFile, DataError, InvalidParameter, MultimodelError, WorkerCrashed
 from multimodel.finetune.labels import LabelMap
-from multimodel.finetune.predict import Predictor, Predictors
+from multimodel.finetune.predict import Apart, Predictor, Predictors
 from multimodel.finetune.probability import ENOUGH, calibration, probabilities, temperature, thresholds
 from multimodel.finetune.store import Store
 
@@ -209,3 +211,61 @@ def test_probabilities_calibration_and_thresholds() -> None:
     shares = [[0.3]] * 30 + [[0.1]] * 40
     assert 0.1 < thresholds(shares, [[1]] * 30 + [[0]] * 40)[0] <= 0.3
     assert probabilities([[1e4, -1e4]], "multi_label").tolist() == [[1.0, 0.0]]
+
+
+def test_a_model_that_is_being_loaded_holds_up_no_other(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Predictors(finished.settings, Cores(1))
+    go, entered = Event(), Event()
+    try:
+        warm = models.get("moods")
+        load = Apart.load
+
+        def slow(self: Apart, folder: Path, precision: Any = "float32") -> Apart:
+            entered.set()
+            go.wait(60)
+            return load(self, folder, precision)
+
+        monkeypatch.setattr(Apart, "load", slow)
+        other = finished.settings.models.fine_tuned_dir.parent / "encoder"
+        found: list[Predictor] = []
+        threads = [Thread(target=lambda: found.append(models.get(other))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        assert entered.wait(60)
+        assert models.get("moods") is warm and warm(["great"])
+        go.set()
+        for thread in threads:
+            thread.join(60)
+        assert len(found) == 2 and found[0] is found[1]
+    finally:
+        go.set()
+        models.close()
+
+
+def test_the_end_of_the_app_ends_what_is_being_loaded(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Predictors(finished.settings, Cores(1))
+    go, entered = Event(), Event()
+    load = Apart.load
+
+    def slow(self: Apart, folder: Path, precision: Any = "float32") -> Apart:
+        entered.set()
+        go.wait(60)
+        return load(self, folder, precision)
+
+    monkeypatch.setattr(Apart, "load", slow)
+    errors: list[MultimodelError] = []
+
+    def get() -> None:
+        try:
+            models.get("moods")
+        except MultimodelError as error:
+            errors.append(error)
+
+    thread = Thread(target=get)
+    thread.start()
+    assert entered.wait(60)
+    models.close()
+    go.set()
+    thread.join(60)
+    assert len(errors) == 1 and isinstance(errors[0], WorkerCrashed)
+    assert not [p for p in psutil.Process().children() if "predict_child" in " ".join(p.cmdline())]
