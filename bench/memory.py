@@ -442,7 +442,8 @@ def measure(extent: Extent, rounds: int) -> Report:
         (
             "GGUF truth: `no_alloc` contexts of llama.cpp, of every format of the KV cache, with and without flash "
             "attention, for one and four conversations; the framework's share is left out of both sides. Contexts "
-            "that llama.cpp refuses, or that end its process, have no truth.",
+            "that llama.cpp refuses, or that end its process, have no truth; some are longer than the shape was "
+            "trained for.",
             f"“Fits” is asked for {len(CARDS)} sizes of memory from 4 GiB to 1 TiB.",
             "transformers: the rules of others say nothing of the libraries, which are most of a small model's memory.",
         ),
