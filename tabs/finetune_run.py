@@ -346,7 +346,7 @@ def _matrix(found: Mapping[str, Any]) -> str:
         return ""
     if len(names) > MATRIX:
         return _confused(matrix, names)
-    head = "".join(f'<th scope="col" title="{escape(name)}"><span>{escape(name[:14])}</span></th>' for name in names)
+    head = "".join(f'<th scope="col" title="{escape(name)}"><span>{escape(name[:16])}</span></th>' for name in names)
     body = "".join(
         f'<tr><th scope="row" title="{escape(name)}">{escape(name[:18])}</th>'
         + "".join(_heat(n, sum(row), i == j, name, names[j]) for j, n in enumerate(row))
@@ -354,7 +354,8 @@ def _matrix(found: Mapping[str, Any]) -> str:
         for i, (name, row) in enumerate(zip(names, matrix, strict=True))
     )
     return (
-        '<section class="mf-chart"><h3>What was taken for what</h3><div class="mf-scroll"><table class="mf-heat">'
+        '<section class="mf-chart"><h3>What was taken for what</h3><div class="mf-scroll"><table class="mf-heat"'
+        f"{' data-many' if len(names) > 4 else ''}>"
         f'<thead><tr><td class="mf-corner">is / said</td>{head}</tr></thead><tbody>{body}</tbody>'
         "</table></div></section>"
     )
