@@ -64,6 +64,7 @@ function row([chat, title, updated, pinned, found], current) {
 
 function show(state) {
   if (!state || !state.items) return;
+  if (state.ranking) return showRanking(state);
   const key = JSON.stringify([state.items, state.words]);
   if (rows.mmShown === key && !menu && !rows.querySelector(".mm-list-rename")) return mark(state);
   rows.mmShown = key;
@@ -80,6 +81,36 @@ function show(state) {
   closeMenu();
   rows.replaceChildren(...nodes);
   tell(state);
+}
+
+// The ratings as dots with whiskers on one scale, best first.
+function showRanking({ ranking }) {
+  rows.mmShown = null;
+  closeMenu();
+  const nodes = [node("div", "mm-list-group", `Leaderboard, ${ranking.votes} ${ranking.votes === 1 ? "vote" : "votes"}`)];
+  const low = Math.min(...ranking.rows.map((r) => r[2])) - 10;
+  const span = Math.max(...ranking.rows.map((r) => r[3])) + 10 - low;
+  for (const [name, rating, from, to, votes] of ranking.rows) {
+    const line = node("div", "mm-rank");
+    const bar = node("div", "mm-rank-bar");
+    const whisker = node("i");
+    whisker.style.left = `${(100 * (from - low)) / span}%`;
+    whisker.style.width = `${(100 * (to - from)) / span}%`;
+    const dot = node("b");
+    dot.style.left = `${(100 * (rating - low)) / span}%`;
+    bar.append(whisker, dot);
+    line.append(node("span", "mm-list-title", name), node("span", "mm-rank-points", Math.round(rating)), bar);
+    line.title = `${Math.round(from)} to ${Math.round(to)} holds 95 %; ${votes} ${votes === 1 ? "vote" : "votes"}`;
+    nodes.push(line);
+  }
+  if (!ranking.rows.length)
+    nodes.push(node("p", "mm-list-none", "Vote under an answer, at More: the best, no difference, or all bad."));
+  nodes.push(...ranking.said.map((text) => node("p", "mm-rank-said", text)));
+  const back = button("mm-rank-back", "Back to the conversations");
+  back.dataset.list = "back";
+  nodes.push(back);
+  rows.replaceChildren(...nodes);
+  said.replaceChildren();
 }
 
 function setCurrent(line, current) {
@@ -202,6 +233,8 @@ const ACTIONS = {
   export: (line, source) => (closeMenu(), act("export", { chat: line.dataset.chat, kind: source.dataset.kind })),
   choose: () => file.click(),
   invite: () => act("invite"),
+  leaderboard: () => act("leaderboard"),
+  back: () => act("search"),
   restore: (line, source) => act("restore", { chat: source.dataset.chat }),
 };
 

@@ -18,6 +18,7 @@ from typing import Protocol
 from .conversation import MAX_COLUMNS, Conversation, Entry, Lane, Options, State, Tree, Turn, cut, now, title_of
 from .engine import Engine
 from .errors import BadRequest, InvalidModelId, MultimodelError
+from .leaderboard import Ballot, Verdict
 from .modifiers import forced
 from .registry import honoured
 from .runs import Run
@@ -62,6 +63,9 @@ class Keeper(Protocol):
     def asked(self, turn: Turn, run: Run, title: str) -> None:
         """A turn whose answer is being made."""
 
+    def voted(self, turns: tuple[int, ...], best: int | None, ballot: Ballot) -> None:
+        """A vote on the answers of these turns."""
+
     def flush(self) -> None:
         """Write what is not yet written."""
 
@@ -90,8 +94,9 @@ class Board:
         id: str = "",
         keeper: Keeper | None = None,
         kept: Conversation | None = None,
+        votes: Iterable[tuple[tuple[int, ...], Verdict, int | None]] = (),
     ) -> None:
-        """`kept`: what was written down of it, in place of `models` and `shared`."""
+        """`kept`: what was written down of it, in place of `models` and `shared`; `votes` too, as `vote` makes them."""
         self.id = id or secrets.token_urlsafe(32)
         self._engine = engine
         self._keeper = keeper
@@ -103,6 +108,9 @@ class Board:
         self._tree = Tree(kept.turns if kept else ())
         self._created = kept.created if kept else now()
         self._runs: dict[int, Run] = {}  # by the ids of the turns they answer
+        self.votes: dict[int, Verdict] = {}  # by turns: which were voted best, or among a tie, or bad
+        for turns, verdict, best in votes:
+            self._mark(turns, verdict, best)
 
     # what it shows
 
@@ -289,6 +297,38 @@ class Board:
             self._settle()
             self._step(replace(lane, head=None) if key in (None, lane.key) else lane for lane in self._state.lanes)
 
+    def vote(self, key: str, turn: int, verdict: Verdict) -> None:
+        """Say that this answer is the best of those to the same prompt, or that they tie, or are all bad.
+
+        Raises BadRequest where it failed, or no other column has answered.
+        """
+        with self._lock:
+            self._settle()
+            if not (chosen := self._shown(key, turn)):
+                return
+            row = [chosen, *self._rivals(key, chosen)]
+            if not _answered(chosen):
+                raise BadRequest("This answer failed: there is nothing to vote on.", hint="Ask again first.")
+            if len(row) < 2:
+                raise BadRequest("No other column has answered this prompt.", hint="Add a column, or ask all columns.")
+            best, turns = (turn if verdict == "best" else None), tuple(sorted(t.id for t in row))
+            self._mark(turns, verdict, best)
+            if self._keeper:
+                self._keeper.voted(turns, best, Ballot(tuple(str(t.answer.model) for t in row), verdict))
+
+    def _rivals(self, key: str, turn: Turn) -> list[Turn]:
+        """The answers of other columns to the same prompt at the same place that did not fail."""
+        depth = len(self._tree.path(turn.id))
+        paths = [self._path(lane) for lane in self._state.lanes if lane.key != key and lane.head not in self._runs]
+        found = {path[depth - 1].id: path[depth - 1] for path in paths if len(path) >= depth}
+        return [t for t in found.values() if t.id != turn.id and t.prompt == turn.prompt and _answered(t)]
+
+    def _mark(self, turns: Iterable[int], verdict: Verdict, best: int | None) -> None:
+        for id in turns:
+            self.votes.pop(id, None)
+            if best in (None, id):
+                self.votes[id] = verdict
+
     # what a person does with the columns
 
     def add(self, model: ModelId) -> None:
@@ -466,6 +506,10 @@ class Board:
         return Column(lane.key, lane.model, before, lane.own, asked.prompt, newest.snapshot, newest.cursor)
 
 
+def _answered(turn: Turn) -> bool:
+    return bool(turn.answer.text) and not turn.answer.error
+
+
 def _key() -> str:
     return secrets.token_hex(4)
 
@@ -565,7 +609,8 @@ class Boards:
         kept = self.store.read(_owner(secret), chat)
         if not (kept and kept.states):
             return None
-        return self._add(Board(self._engine, id=address, keeper=self.store.record(_owner(secret), chat), kept=kept))
+        keeper, votes = self.store.record(_owner(secret), chat), self.store.votes(_owner(secret), chat)
+        return self._add(Board(self._engine, id=address, keeper=keeper, kept=kept, votes=votes))
 
     def _new(self, secret: str, chat: str, like: Board | None = None) -> Board:
         models, shared = _defaults(self._engine)

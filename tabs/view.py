@@ -5,6 +5,7 @@ The page's script (assets/board.js) puts these pieces in place; it makes no HTML
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
@@ -30,7 +31,7 @@ def board_view(board: Board, streams: dict[str, markdown.Stream], *, opening: bo
     if opening:
         columns = tuple(map(_newest, columns))
     return {
-        "columns": [_column(column, board.spec(column).load, streams) for column in columns],
+        "columns": [_column(column, board.spec(column).load, streams, board.votes) for column in columns],
         "running": sum(column.live is not None for column in columns),
         "full": len(columns) >= MAX_COLUMNS,
         "empty": not any(column.turns or column.live for column in columns),
@@ -53,7 +54,9 @@ def _newest(column: Column) -> Column:
     return replace(column, turns=(empty,) * earlier + column.turns[earlier:])
 
 
-def _column(column: Column, load: LoadOptions, streams: dict[str, markdown.Stream]) -> dict[str, Any]:
+def _column(
+    column: Column, load: LoadOptions, streams: dict[str, markdown.Stream], votes: Mapping[int, str]
+) -> dict[str, Any]:
     live = ""
     if column.live:
         stream = streams.setdefault(column.key, markdown.Stream())
@@ -67,14 +70,14 @@ def _column(column: Column, load: LoadOptions, streams: dict[str, markdown.Strea
         "backend": ", ".join([backend_name(column.model), *variations(load)]),
         "own": column.own is not None,
         "running": column.live is not None,
-        "turns": [turn_html(turn, column.model) if turn.prompt else "" for turn in column.turns],
+        "turns": [turn_html(t, column.model, votes.get(t.id, "")) if t.prompt else "" for t in column.turns],
         "live": live,
     }
 
 
 @lru_cache(maxsize=4096)
-def turn_html(turn: Turn, current: ModelId) -> str:
-    """A finished turn; the answer says its model where that is not the column's any more."""
+def turn_html(turn: Turn, current: ModelId, vote: str = "") -> str:
+    """A finished turn; the answer says its model where that is not the column's any more. `vote`: a verdict."""
     answer = turn.answer
     parts = [_prompt(turn.prompt, _prompt_tools(turn)), '<div class="mm-answer">']
     if answer.model != current:
@@ -84,7 +87,7 @@ def turn_html(turn: Turn, current: ModelId) -> str:
     if answer.finish_reason in ENDINGS:
         parts.append(_ending(answer))
     parts.append(error_html(answer.error, same_model=answer.model == current))
-    parts.append(_footer(answer, _answer_tools(turn)))
+    parts.append(_footer(answer, _vote(vote) + _answer_tools(turn)))
     return "".join(parts) + "</div>"
 
 
@@ -158,7 +161,17 @@ def _prompt_tools(turn: Turn) -> str:
     return f'<div class="mm-prompt-tools">{versions}{edit}</div>'
 
 
+VOTES = {"best": "Best", "tie": "Tie", "bad": "Bad"}
+
+
+def _vote(verdict: str) -> str:
+    return f'<span class="mm-vote mm-vote-{verdict}" title="Your vote">{VOTES[verdict]}</span>' if verdict else ""
+
+
 MENU = (
+    ("best", "Vote: the best answer"),
+    ("tie", "Vote: no difference"),
+    ("bad", "Vote: all are bad"),
     ("regenerate", "Ask again here"),
     ("regenerate-all", "Ask again in all columns"),
     ("continue-all", "Continue all columns from this answer"),

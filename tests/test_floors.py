@@ -18,6 +18,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.quants", "multimodel.web"],
     [
         "multimodel.conversation",
+        "multimodel.leaderboard",
         "multimodel.retry",
         "multimodel.pump",
         "multimodel.folder",

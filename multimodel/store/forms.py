@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..conversation import Options, State, Turn
 from ..errors import MultimodelError, by_name
+from ..leaderboard import Ballot
 from ..types import FinishReason, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
 
 Logprob = tuple[str, float, list[tuple[str, float]]]
@@ -41,6 +42,7 @@ class Ending(Form):
     params: SamplingParams | None = None  # as they were sent
 
 
+BALLOT: TypeAdapter[Ballot] = TypeAdapter(Ballot)
 STATE: TypeAdapter[State] = TypeAdapter(State)
 OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
 LOGPROBS: TypeAdapter[list[Logprob]] = TypeAdapter(list[Logprob])

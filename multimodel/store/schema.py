@@ -69,4 +69,17 @@ CREATE TRIGGER turn_removed AFTER DELETE ON turns WHEN old.ending IS NOT NULL BE
 END;
 """
 
-MIGRATIONS = (FIRST,)
+SECOND = """
+CREATE TABLE votes (
+    number INTEGER PRIMARY KEY,
+    owner TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    at REAL NOT NULL,
+    turns TEXT NOT NULL,              -- JSON: the answers that were compared; their newest vote counts
+    best INTEGER,                     -- the one of them that is best; none for a tie, or where all are bad
+    body TEXT NOT NULL                -- a Ballot as JSON
+);
+CREATE INDEX votes_of_owner ON votes (owner, conversation);
+"""
+
+MIGRATIONS = (FIRST, SECOND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -11,11 +12,12 @@ from threading import Lock
 
 from ..conversation import MARKS, Conversation, Entry, State, Turn, now
 from ..errors import MultimodelError, StoreError
+from ..leaderboard import Ballot, Verdict
 from ..runs import Run
 from ..types import ModelId, TokenLogprob, whole
 from . import forms
 from .database import Database, transaction
-from .forms import LOGPROBS, OPTIONS, STATE, Ending
+from .forms import BALLOT, LOGPROBS, OPTIONS, STATE, Ending
 from .writer import Writer, end, told
 
 KEPT_STATES = 100  # of a conversation: how far undo goes back
@@ -97,9 +99,13 @@ class Store:
         self._set(owner, id, "deleted", None)
 
     def give(self, owner: str, to: str) -> None:
-        """Make all conversations of one visitor another's. Raises NotKept."""
-        sql = "UPDATE conversations SET owner = ? WHERE owner = ?"
-        self._now(lambda connection: connection.execute(sql, (to, owner)))
+        """Make all conversations and votes of one visitor another's. Raises NotKept."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            for table in ("conversations", "votes"):
+                connection.execute(f"UPDATE {table} SET owner = ? WHERE owner = ?", (to, owner))
+
+        self._now(change)
 
     def _set(self, owner: str, id: str, column: str, value: str | float | None) -> None:
         sql = f"UPDATE conversations SET {column} = ? WHERE id = ? AND owner = ?"
@@ -187,6 +193,20 @@ class Store:
             found[turn] = found.get(turn, ()) + forms.logprobs(LOGPROBS.validate_json(body))
         return found
 
+    def ballots(self, owner: str) -> list[Ballot]:
+        """The votes of a visitor, of answers to the same prompt the newest."""
+        sql = (
+            "SELECT body FROM votes WHERE number IN"
+            " (SELECT max(number) FROM votes WHERE owner = ? GROUP BY conversation, turns) ORDER BY number"
+        )
+        return [BALLOT.validate_json(body) for (body,) in self._rows(sql, (owner,))]
+
+    def votes(self, owner: str, id: str) -> list[tuple[tuple[int, ...], Verdict, int | None]]:
+        """The votes in a conversation, oldest first: the turns compared, the verdict and the best of them."""
+        sql = "SELECT turns, body, best FROM votes WHERE owner = ? AND conversation = ? ORDER BY number"
+        rows = self._rows(sql, (owner, id))
+        return [(tuple(json.loads(turns)), BALLOT.validate_json(body).verdict, best) for turns, body, best in rows]
+
     def _rows(self, sql: str, values: Iterable[object]) -> list[tuple]:  # type: ignore[type-arg]
         with self._writer.lock:
             self._writer.flush()
@@ -236,6 +256,12 @@ class Record:
 
         self._writer.add(change)
         self._writer.follow((id, turn.id), run)
+
+    def voted(self, turns: tuple[int, ...], best: int | None, ballot: Ballot) -> None:
+        """A vote on the answers of these turns."""
+        row = (self._owner, self._id, now(), json.dumps(turns), best, forms.written(BALLOT, ballot))
+        sql = "INSERT INTO votes (owner, conversation, at, turns, best, body) VALUES (?, ?, ?, ?, ?, ?)"
+        self._writer.add(lambda connection: connection.execute(sql, row))
 
     def flush(self) -> None:
         """Write what is not yet written, of all conversations."""
