@@ -157,7 +157,8 @@ def measure(rounds: int, tiny: bool) -> Report:
             same += _weights(folder, name) == whole
     row = (str(stories), str(kills), str(kills), f"{same} of {stories}")
     columns = ("runs", "kills", "resumes", "weights equal bit for bit to the run nobody killed")
-    note = "SIGKILL up to 0.3 s after training began or went on; a checkpoint after every step."
+    when = f"none to {MOST_STEPS} steps and up to 0.1 s after training began or went on"
+    note = f"SIGKILL {when}; a checkpoint after every step."
     return Report(
         "kills", "Fine-tuning killed and resumed", (Table(columns, (row,)),), (note,), ("torch", "transformers")
     )

@@ -4,7 +4,9 @@ types    what a run is told and what it reports
 tables   files of any kind as rows; data: rows as labelled texts; report: what is wrong with them, and the repair
 jobs     runs as they belong to the server: start, follow, stop, resume, list; one per device, the rest in line
 child    the process that trains; train, trainer: what happens in it
-store    the saved models; predict: using them
+tracking what trackio and Weights & Biases are told; fitting: the largest batch; remote: a run on the Hub's machines
+store    the saved models; predict: using them; onnx: in 8 bits
+console  the command line, `python -m multimodel.finetune`; options: its options
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from .labels import LabelMap
 from .order import batches_of
 
 TOKENS = 1024  # in a batch of predictions, padded; more only falls out of the processor's cache
-ROWS = 64
+ROWS = 128
 GPU_TOKENS, GPU_ROWS = 65_536, 1024
 
 Progress = Callable[[float], None]

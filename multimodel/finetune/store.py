@@ -5,6 +5,7 @@ NAME/  model.safetensors, config.json, tokenizer files      the model, as any li
        metrics.json, misclassified.json, history.json       how good it is, where it errs, how it learnt
        training_metadata.json                               data, settings, versions, hardware, durations
        README.md                                            the model card
+       onnx/                                                the model in 8 bits, where it was exported
        manifest.json                                        every file with size and hash
 .runs/NAME/                                                 the run that made it
 """
