@@ -7,8 +7,9 @@ model in the Chat tab is the one event. Nothing is kept for a visitor: downloads
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import partial
 from html import escape
 from pathlib import Path
 from threading import Lock
@@ -29,7 +30,8 @@ from multimodel.sheet import SAFETENSORS, Offer, Sheet, fits_on, sheet, shipped_
 from multimodel.types import ModelId
 from multimodel.verdict import request_for
 
-from . import markdown
+from . import asking, markdown
+from .asking import QUICK, Answer, served
 from .chat import ChatTab
 from .explorer_list import error_html, rows_html
 from .explorer_page import KV_TYPES, SEQUENCES, Knobs, answer_html, page_html, plan_html
@@ -38,9 +40,7 @@ from .format import size
 from .view import board_view
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-Answer = dict[str, Any]
 CHAT = "chat"  # the id of the Chat tab
-QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 KEPT = 64  # pages of models whose facts are kept
 CARD_LIMIT = 120_000  # characters of a card that are shown
 TABLE_LIMIT = 8_000_000  # characters of a table of ratings
@@ -56,18 +56,7 @@ TASKS = {
 }
 
 
-def answering(function: Callable[[Any, Answer], Answer]) -> Callable[[Any, Answer | None], Answer]:
-    """Errors of ours become an answer too: {"error": HTML}. The page sends one object or nothing."""
-
-    def answer(self: Any, asked: Answer | None = None) -> Answer:
-        try:
-            return function(self, asked if isinstance(asked, dict) else {})
-        except MultimodelError as error:
-            return {"error": error_html(error, "retry")}
-
-    answer.__name__ = function.__name__
-    answer.__doc__ = function.__doc__
-    return answer
+answering = partial(asking.answering, retry="retry")
 
 
 class Explorer:
@@ -364,16 +353,6 @@ def _catalogue_note(as_of: date | None) -> str:
 
 
 # widgets
-
-
-def served(method: Callable[[Answer | None], Answer]) -> Callable[[Answer | None], Answer]:
-    """A method as a function of its own: Gradio marks what it serves."""
-
-    def call(asked: Answer | None = None) -> Answer:
-        return method(asked)
-
-    call.__name__ = method.__name__
-    return call
 
 
 class ExplorerTab:

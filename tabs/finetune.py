@@ -20,7 +20,6 @@ from threading import Lock, Thread
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from multimodel.engine import Engine
 from multimodel.errors import BadRequest, DataError, MultimodelError
@@ -40,6 +39,7 @@ from multimodel.types import ModelId
 from . import finetune_run as running
 from . import finetune_runs as listed
 from .asking import Answer, answering, served
+from .files import uploaded
 from .finetune_data import Choices, Examined, columns_html, columns_of, doubts_html, examined, report_html
 from .finetune_run import Shown
 from .finetune_settings import (
@@ -274,9 +274,7 @@ class Training:
 
     def _uploaded(self, path: str) -> tuple[str, Table]:
         """Only what this app has taken in as an upload; it is not kept once it has been read."""
-        home, place = Path(get_upload_folder()).resolve(), Path(path).resolve()
-        if not place.is_relative_to(home) or not place.is_file():
-            raise BadRequest("There is no such upload.", hint="Choose the file once more.")
+        place = uploaded(path)
         try:
             return place.name, reading.read(place, LIMITS)
         finally:
