@@ -7,7 +7,6 @@ The page (assets/models.js) asks the functions of `Models`, which answer with fi
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from html import escape
@@ -28,7 +27,7 @@ from .asking import Answer, answering
 from .explorer_list import linked
 from .files import Background, download_place, url_of
 from .format import size
-from .models_page import code_html, detail_html, models_html, push_html, rename_html
+from .models_page import code_html, detail_html, models_html, onnx_html, push_html, rename_html
 
 LONGEST_CARD = 120_000  # characters of a card that are shown
 ONNX = "multimodel.finetune.onnx"
@@ -125,9 +124,9 @@ class Models:
             raise ModelNotFound("This export is not part of this copy of the app.", hint="Get the whole repository.")
 
         def work() -> Answer:
-            made: Callable[..., Path] = import_module(ONNX).export
-            path = made(model.path, self.settings)
-            return {"html": f"<p>The 8-bit model is ready:</p>{code_html('Folder', str(path))}"}
+            module = import_module(ONNX)
+            path: Path = module.export(model.path, self.settings)
+            return {"html": onnx_html(str(path), _read(path / module.AGREEMENT))}
 
         return self._background.start(work)
 

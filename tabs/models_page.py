@@ -299,6 +299,23 @@ def _use(model: SavedModel, data: Mapping[str, Any]) -> str:
     )
 
 
+def onnx_html(folder: str, found: Mapping[str, Any]) -> str:
+    """A model in 8 bits: where it lies, how much smaller it is, and how far its answers agree with the full one's."""
+    said = "The 8-bit model is ready."
+    if sizes := found.get("bytes"):
+        said += f" {size(sizes['int8'])} instead of {size(sizes['float32'])}."
+    if found.get("rows") and found.get("same_answer") is not None:
+        said += (
+            f" It gives the same answer on {100 * found['same_answer']:.1f} % of {found['rows']:,} {found['source']}."
+        )
+    exact, small = found.get("float32") or {}, found.get("int8") or {}
+    both = [name for name in NAMES if name in exact and name in small]
+    said += "".join(
+        f" {NAMES[name]} {figure(name, small[name])} instead of {figure(name, exact[name])}." for name in both[:1]
+    )
+    return f"<p>{escape(said)}</p>{code_html('Folder', folder)}"
+
+
 def code_html(title: str, text: str) -> str:
     """A piece of code that can be copied."""
     return (

@@ -42,7 +42,7 @@ class Batch:
     total: int = 0  # texts
     state: State = "running"
     fraction: float = 0.0
-    seconds: float = 0.0  # since its start, or that it took
+    seconds: float = 0.0  # since the model was loaded, or that it took
     labels: tuple[LabelMap, ...] = ()  # of each model
     rows: tuple[Row, ...] = ()  # all, in their order; of a long file those in most doubt
     counts: Mapping[str, int] = field(default_factory=dict)  # rows by label, of the first model
@@ -146,6 +146,8 @@ class Batches:
         """What one model says of the texts; how far all models are is shown."""
         count = len(mine.batch.models)
         predictor = self._get(mine.batch.models[index])
+        if not index:
+            mine.started = time.perf_counter()  # loading is another matter
         mine.show(labels=(*mine.batch.labels, predictor.labels))
         with closing(predictor.stream(texts, threshold=threshold)) as steps:
             while True:
