@@ -314,6 +314,7 @@ def test_training_peaks_of_other_encoders(row: tuple[int, int, int, int, int, in
     how = Training(batch_size=batch, sequence_length=length, checkpointing=checkpointing)
     plan = trained(encoder(layers, width, heads, vocabulary)).plan(Request(training=how))
     assert abs(plan.total / (PEAKS[row] << 20) - 1) <= 0.10
+    assert plan.level(Target("x", "cpu", (PEAKS[row] << 20) - 1, 64 << 30)) == "no"
 
 
 def test_what_makes_training_smaller() -> None:

@@ -22,6 +22,7 @@ HelpKind = Literal["context_length", "sequences", "kv_type", "dtype", "quantizat
 PADDING = 256  # tokens: llama.cpp rounds a sequence up to a multiple of this, so that no length between saves anything
 HEAD_ROOM = 0.9  # of the free memory; above, a verdict is "tight"
 ACCURACY = 0.02  # of a total: what an estimate may be off by, and so what must be free beside it
+TRAINING_ACCURACY = 0.1  # the same of training, whose peak hangs on what the allocator gives back in time
 LEAST_ERROR = 64 << 20  # bytes: the same for small models
 SMALLER = 0.6  # what the next smaller quantisations leave of the weights: 16 bits to 8, 8 to 5, 5 to 3
 
@@ -153,7 +154,8 @@ class MemoryPlan:
     @property
     def margin(self) -> int:
         """What the estimate may be off by, and what must therefore stay free beside it."""
-        return max(LEAST_ERROR, int(ACCURACY * self.total))
+        share = TRAINING_ACCURACY if self.request.training else ACCURACY
+        return max(LEAST_ERROR, int(share * self.total))
 
     @property
     def safe_total(self) -> int:
