@@ -343,7 +343,7 @@ class Training:
             "plan": running.plan_html(update),
             "log": running.log_html(update),
             "result": running.result_html(run),
-            "errors": running.errors_html(run.errors),
+            "errors": running.errors_html(run.errors, numbers="rmse" in run.metrics),
             "curves": listed.curves_of(update),
             "steps": update.total_steps,
         }

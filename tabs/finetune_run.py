@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
-from typing import Any
+from typing import Any, TypeGuard
 
 from multimodel.finetune.types import TrainConfig, TrainUpdate
 
@@ -74,13 +74,19 @@ def metric_text(name: str, value: float) -> str:
 
 def best_text(update: TrainUpdate) -> str:
     """The figure by which a run is known: of its saved model, else the best so far; empty where there is none."""
-    metric = update.best.metric if update.best else ""
+    best = update.best
     if update.ended and update.model:
-        name = metric if metric in update.metrics else next((m for m in METRICS if m in update.metrics), "")
-        return f"{METRICS[name]} {metric_text(name, update.metrics[name])}" if name in METRICS else ""
-    if not update.best:
+        known = [name for name in METRICS if is_number(update.metrics.get(name))]
+        name = best.metric if best and best.metric in known else next(iter(known), "")
+        return f"{METRICS[name]} {metric_text(name, update.metrics[name])}" if name else ""
+    if not best or not is_number(best.value):
         return ""
-    return f"{METRICS.get(metric, 'Loss')} {metric_text(metric, update.best.value)}"
+    return f"{METRICS.get(best.metric, 'Loss')} {metric_text(best.metric, best.value)}"
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a figure is known: what was no number when it was written down came back as None."""
+    return isinstance(value, int | float)
 
 
 # --- above the curves ---
@@ -91,7 +97,7 @@ def head_html(shown: Shown) -> str:
     update, config = shown.update, shown.config
     return (
         f'<div class="mf-title"><h2>{escape(update.run)}</h2>{state_html(update)}'
-        f'<span class="mx-soft">{escape(config.base)} on {escape(short(config.data))}</span>'
+        f'<span class="mx-soft">{escape(short(config.base))} on {escape(short(config.data))}</span>'
         f'<span class="mx-grow"></span>{_acts(shown)}</div>{_said(shown)}'
     )
 
@@ -288,16 +294,17 @@ def _tiles(found: Mapping[str, Any]) -> str:
     tiles = []
     for name, label in METRICS.items():
         value = found.get(name)
-        if not isinstance(value, int | float):
+        if not is_number(value):
             continue
         beside = ""
-        if isinstance(baseline.get(name), int | float):
+        if is_number(baseline.get(name)):
             beside = f"{beside_text(name, value, baseline[name])} TF-IDF: {metric_text(name, baseline[name])}"
         tone = {"better": "good", "worse ": "caution"}.get(beside[:6], "")
         tiles.append(_tile(label, metric_text(name, value), beside, tone))
-    if isinstance(calibration := found.get("calibration"), Mapping):
+    calibration = found.get("calibration")
+    if isinstance(calibration, Mapping) and is_number(calibration.get("ece")):
         before = calibration.get("ece_before")
-        beside = f"{100 * before:.1f} % before calibration" if isinstance(before, int | float) else ""
+        beside = f"{100 * before:.1f} % before calibration" if is_number(before) else ""
         tiles.append(_tile("Calibration error", f"{100 * calibration['ece']:.1f} %", beside, ""))
     return f'<div class="mf-tiles">{"".join(tiles)}</div>'
 
@@ -384,8 +391,8 @@ def _confused(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     )
 
 
-def errors_html(errors: Sequence[Mapping[str, Any]]) -> str:
-    """The rows that the model gets wrong."""
+def errors_html(errors: Sequence[Mapping[str, Any]], numbers: bool = False) -> str:
+    """The rows that the model gets wrong; of `numbers` those farthest off."""
     if not errors:
         return ""
     rows = "".join(
@@ -393,11 +400,12 @@ def errors_html(errors: Sequence[Mapping[str, Any]]) -> str:
         f"<td>{escape(str(row['predicted']))}</td><td>{row['score']:.2f}</td><td>{row['row']}</td></tr>"
         for row in errors[:ERRORS]
     )
-    shown = f", the surest {ERRORS} shown" if len(errors) > ERRORS else ", the surest first"
+    title, order, score = ("Farthest off", "farthest", "Off by") if numbers else ("Misclassified", "surest", "Sure")
+    shown = f", the {order} {ERRORS} shown" if len(errors) > ERRORS else f", the {order} first"
     return (
-        f'<section class="mf-chart"><h3>Misclassified<small>{len(errors):,}{shown}</small></h3><div class="mf-scroll">'
+        f'<section class="mf-chart"><h3>{title}<small>{len(errors):,}{shown}</small></h3><div class="mf-scroll">'
         '<table class="mf-table mf-errors"><thead><tr><th scope="col">Text</th><th scope="col">Is</th>'
-        '<th scope="col">Said</th><th scope="col">Sure</th><th scope="col">Line</th></tr></thead>'
+        f'<th scope="col">Said</th><th scope="col">{score}</th><th scope="col">Line</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
     )
 

@@ -24,7 +24,7 @@ from multimodel.settings import ModelSettings, PerformanceSettings, SecuritySett
 from tabs import finetune
 from tabs.finetune import Drafts, FinetuneTab, Training
 from tabs.finetune_data import Choices, corrected, lengths_html
-from tabs.finetune_run import Shown, bars_html, head_html, phase_text, result_html
+from tabs.finetune_run import Shown, bars_html, errors_html, head_html, phase_text, result_html
 from tabs.finetune_runs import compare_html, differing, runs_html
 from tabs.finetune_settings import LABELS, base_of, form_html, settings_of
 
@@ -335,6 +335,25 @@ def test_a_run_that_lacked_memory_offers_settings_that_may_do(training: Training
     assert "data-changes" in shown["head"] and shown["curves"]["loss"] == [[10, 0.1], [20, 0.05]]
     used = training.settings_used({"run": "big"})
     assert used["settings"]["batch_size"] == 32 and used["name"] == "big-2"
+
+
+def test_figures_that_are_no_numbers_do_not_end_the_list(training: Training) -> None:
+    writer = past(training, "odd")
+    best = {"step": 30, "metric": "f1", "value": float("nan")}
+    writer.write("evaluation", step=30, metrics={"f1": float("nan")}, best=best)
+    assert "odd" in text(training.watch({"run": "odd"})["list"])
+    writer.end("done", model="models/odd", metrics={"f1": float("nan"), "accuracy": 0.5})
+    shown = training.watch({"run": "odd"})
+    assert "Accuracy 50.0 %" in text(shown["list"]) and "Done" in text(shown["shown"]["head"])
+
+
+def test_numbers_are_off_by_so_much() -> None:
+    errors = [{"text": "x", "label": 1.5, "predicted": "7.6", "score": 6.1, "row": 3}]
+    assert text(errors_html(errors, numbers=True)).startswith("Farthest off 1, the farthest first")
+    assert text(errors_html(errors)).startswith("Misclassified 1, the surest first")
+    figures = {"rows": 9, "rmse": 0.5, "r2": 0.9, "baseline": {"rmse": 0.6}}
+    said = text(result_html(Shown(TrainUpdate("m", "done"), TrainConfig(data="", name="m"), metrics=figures)))
+    assert "RMSE 0.5 better than TF-IDF: 0.6" in said and "R² 0.9" in said
 
 
 def test_runs_side_by_side(training: Training) -> None:
