@@ -112,6 +112,8 @@ def test_one_text_its_words_and_a_correction(page: Any) -> None:
         shown.locator('[data-do="export"]').click()
     with Path(fetched.value.path()).open(encoding="utf-8-sig", newline="") as file:
         assert list(csv.DictReader(file))[-1]["label"] == "pos"
+    shown.locator('[data-do="train"]').click()
+    expect(page.locator("#mm-finetune-train [data-columns]")).to_contain_text("moods-corrections")
     page.reload()  # what was typed is still there
     shown = view(page, "predict")
     expect(shown.locator('[data-text="one"]')).to_have_value("a dull film in town")
