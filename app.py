@@ -17,7 +17,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 from starlette.middleware import Middleware
 
-from multimodel.board import Boards
+from multimodel.boards import Boards
 from multimodel.engine import Engine
 from multimodel.errors import MultimodelError
 from multimodel.finetune.tables import Limits

@@ -21,7 +21,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from multimodel.board import Boards
+from multimodel.boards import Boards
 from multimodel.conversation import Conversation, Lane, State, Turn
 from multimodel.engine import Engine
 from multimodel.runs import Run

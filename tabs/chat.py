@@ -19,7 +19,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from multimodel.board import Board, Boards, Column
+from multimodel.board import Board, Column
+from multimodel.boards import Boards
 from multimodel.catalog import catalog, discover, nearest
 from multimodel.engine import Engine
 from multimodel.errors import InvalidModelId, MultimodelError

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from multimodel.board import Board, Boards
+from multimodel.board import Board
+from multimodel.boards import Boards
 from multimodel.errors import MultimodelError
 from multimodel.exchange import from_json, to_json, to_markdown
 from multimodel.leaderboard import MOST, Ballot, Gap, gaps, ratings

@@ -18,7 +18,8 @@ from typing import Any, cast
 import gradio as gr
 
 from multimodel import explorer, hub, stored
-from multimodel.board import MAX_COLUMNS, Boards
+from multimodel.board import MAX_COLUMNS
+from multimodel.boards import Boards
 from multimodel.engine import Engine
 from multimodel.errors import BadRequest, DownloadFailed, LoadError, MultimodelError
 from multimodel.hub.listing import SORTS

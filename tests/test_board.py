@@ -10,7 +10,8 @@ from threading import Event
 import pytest
 
 from multimodel import Engine, Message, ModelId, SamplingParams
-from multimodel.board import BOARDS, MAX_COLUMNS, Board, Boards, Column, Options
+from multimodel.board import MAX_COLUMNS, Board, Column, Options
+from multimodel.boards import BOARDS, Boards
 from multimodel.errors import BadRequest, InvalidParameter, ServerFailure
 from multimodel.types import Chunk, LoadOptions
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from multimodel.board import Board, Boards
+from multimodel.board import Board
+from multimodel.boards import Boards
 from multimodel.conversation import Options
 from multimodel.engine import Engine
 from multimodel.errors import ForeignFile, ServerFailure

@@ -40,7 +40,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.chat", "multimodel.compare", "multimodel.runs"],
     ["multimodel.finetune", "multimodel.store"],
     ["multimodel.engine", "multimodel.exchange"],
-    ["multimodel.batch", "multimodel.board", "multimodel.catalog", "multimodel.judge"],
+    ["multimodel.batch", "multimodel.board", "multimodel.boards", "multimodel.catalog", "multimodel.judge"],
     ["multimodel"],
     ["tabs.format", "tabs.markdown"],
     ["tabs.explorer_list"],

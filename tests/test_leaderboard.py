@@ -9,7 +9,8 @@ from threading import Event
 
 import pytest
 
-from multimodel.board import Board, Boards
+from multimodel.board import Board
+from multimodel.boards import Boards
 from multimodel.engine import Engine
 from multimodel.errors import BadRequest, ServerFailure
 from multimodel.leaderboard import CENTRE, MOST, Ballot, gaps, ratings

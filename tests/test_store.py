@@ -14,7 +14,8 @@ from threading import Event
 
 import pytest
 
-from multimodel.board import Board, Boards
+from multimodel.board import Board
+from multimodel.boards import Boards
 from multimodel.conversation import MARKS, Options, Turn
 from multimodel.engine import Engine
 from multimodel.errors import NewerDatabase, NotKept, ServerFailure
@@ -130,7 +131,7 @@ def test_the_words_are_kept_as_they_come(running: Callable[..., Engine], folder:
 KILLED = """
     import sys
     from pathlib import Path
-    from multimodel.board import Boards
+    from multimodel.boards import Boards
     from multimodel.engine import Engine
     from multimodel.settings import ChatSettings, Settings
 

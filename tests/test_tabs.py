@@ -359,7 +359,7 @@ def test_the_last_view_is_whole(engine: Engine) -> None:
 
 
 def test_the_last_view_says_when_nothing_is_kept() -> None:
-    from multimodel.board import Boards
+    from multimodel.boards import Boards
 
     with Engine(settings()) as engine:
         board = Boards(engine).get(None)

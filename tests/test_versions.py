@@ -9,7 +9,8 @@ from threading import Event
 import pytest
 
 from multimodel import Engine, Message, ModelId
-from multimodel.board import ASKED_TO_GO_ON, GO_ON, UNDO, Board, Boards, Column, Options
+from multimodel.board import ASKED_TO_GO_ON, GO_ON, UNDO, Board, Column, Options
+from multimodel.boards import Boards
 from multimodel.conversation import Tree, cut
 from multimodel.errors import BadRequest
 from multimodel.settings import ChatSettings, Settings
