@@ -168,6 +168,8 @@ async function look() {
 }
 
 function recommend(answer) {
+  for (const name of Object.keys(recommended)) // what the data no longer asks for
+    if (!(name in answer.recommended) && !(name in kept.settings)) fill(name, false);
   recommended = answer.recommended;
   length = recommended.max_length || null;
   set("max_length").placeholder = length ? `auto: ${length}` : "auto";
