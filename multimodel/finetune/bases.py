@@ -58,7 +58,7 @@ def maskers(settings: Settings) -> list[str]:
     for folder in sorted(settings.models.cache_dir.glob("models--*--*")):
         name = folder.name.removeprefix("models--").replace("--", "/", 1)
         kept = snapshot(name, "main", settings)
-        if kept and complete(kept) and _masked(kept):
+        if kept and _masked(kept) and complete(kept):
             found.append(name)
     return found
 
