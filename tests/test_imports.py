@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import packages_distributions
@@ -16,7 +17,8 @@ from .support import ROOT
 from .test_floors import MODULES, imported
 
 HEAVY = ("torch", "transformers", "gradio", "openai", "llama_cpp", "fastapi", "huggingface_hub", "datasets")
-PURE = [name for name in MODULES if name.startswith("tabs") and "gradio" not in imported(name)]
+WIDGETS = {"tabs.files", *(name for name in MODULES if "gradio" in imported(name))}
+PURE = [name for name in MODULES if name.startswith("tabs") and WIDGETS.isdisjoint({name, *imported(name)})]
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -38,8 +40,7 @@ def test_an_echo_loads_nothing_heavy() -> None:
 
 def test_tabs_without_widgets_load_no_gradio() -> None:
     assert "tabs.format" in PURE
-    assert all("gradio" not in imported(other) for name in PURE for other in imported(name) if other in MODULES)
-    assert loaded_by(f"import {', '.join(PURE)}") == set()
+    assert loaded_by(f"import {', '.join(PURE)}").isdisjoint({"gradio", "fastapi", "torch", "transformers"})
 
 
 def test_the_page_loads_no_model_library() -> None:
@@ -61,6 +62,12 @@ def required(file: str) -> set[str]:
     return {re.sub(r"[-_.]+", "-", found.group()).lower() for found in names if found}
 
 
+def extras() -> set[str]:
+    """The packages of all extras, normalised."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    return {re.split(r"[<>=]", line)[0].lower() for lines in found.values() for line in lines}
+
+
 def foreign() -> Iterator[tuple[str, str]]:
     """(our module, top-level package of others that it imports)."""
     for name in MODULES:
@@ -71,10 +78,14 @@ def foreign() -> Iterator[tuple[str, str]]:
 
 
 def test_whatever_is_imported_is_required() -> None:
-    listed, homes = required("requirements.txt"), packages_distributions()
+    listed, homes = required("requirements.txt") | extras(), packages_distributions()
     for name, top in foreign():
         names = {re.sub(r"[-_.]+", "-", home).lower() for home in homes.get(top, [top])}
         assert names & listed, f"{name} imports {top}: add it to requirements.txt"
+
+
+def test_the_extras_are_tested() -> None:
+    assert extras() <= required("requirements-dev.txt")
 
 
 def test_every_requirement_has_both_bounds() -> None:
