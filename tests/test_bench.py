@@ -111,6 +111,19 @@ def test_page() -> None:
     assert next(iter(figures(scenes))) > 0  # updates were seen
 
 
+@pytest.mark.slow
+@pytest.mark.browser
+@needs_browser
+@needs("playwright")
+def test_store() -> None:
+    from bench.store import measure
+
+    waits, costs = measure(count=3, turns=2, rounds=2, seconds=0.5).tables
+    assert [row[:2] for row in waits.rows][-2:] == [("page", "open"), ("page", "search")]
+    assert [row[0] for row in costs.rows] == ["1", "8", "100"]
+    assert all(float(row[1]) > 0 for row in costs.rows)
+
+
 @needs("playwright")
 def test_a_cost_is_found_again() -> None:
     from bench.page import TERMS, Stretch, fit
