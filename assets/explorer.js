@@ -163,7 +163,7 @@ function plan() {
 }
 
 async function fill(mine, exact) {
-  if (mine !== planned) return;
+  if (mine !== planned || !knob("context")) return; // another model is on its way in its place
   const answer = await ask("plan", { ...knobs(), exact });
   const place = detail.querySelector("[data-plan]");
   if (mine !== planned || !place) return;

@@ -103,7 +103,7 @@ class Explorer:
         own = urlsplit(self.server.url).netloc
         outside = [url for url in self.requests if urlsplit(url).netloc not in (own, "")]
         assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
-        assert not self.errors
+        assert not self.errors, "\n".join(self.errors)
         self.page.close()
 
 

@@ -367,7 +367,7 @@ def test_the_last_view_says_when_nothing_is_kept() -> None:
         assert views_of(board)[-1]["problem"] == ""
         connection = engine.store._connection
         connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
-        board.send("word " * 20_000)
+        board.send("x" * 100_000)
         last = views_of(board)[-1]
         assert "the disk is full. Make room" in last["problem"]
         assert len(last["columns"][0]["turns"]) == 2
