@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from .hub import FakeHub, running
 from .support import tiny_gguf, tiny_llama
 
 
@@ -25,3 +27,24 @@ def tiny_gguf_file(tiny_folder: Path) -> Path:
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model without a chat template."""
     return tiny_llama(tmp_path_factory.mktemp("base") / "hf", template=None)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub on loopback, without a repository."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with running() as served:
+        yield served
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def writable_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """The same, where the token hf_good may write."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # its protocol is not on loopback
+    hub.writers = {"hf_good": "ada"}
+    return hub

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
 
 from multimodel import transfer
@@ -25,7 +23,7 @@ from multimodel.locate import locate
 from multimodel.settings import ModelSettings, Settings
 from multimodel.types import ModelId, ModelSpec
 
-from .hub import FakeHub, Repo, running
+from .hub import FakeHub, Repo
 from .support import ROOT, eventually
 
 BIG = os.urandom(6_000_000)
@@ -33,12 +31,9 @@ MODEL = ModelId("gguf", "o/g:Q4_K_M")
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with running() as served:
-        served.repos["o/g"] = Repo({"m-Q4_K_M.gguf": BIG, "m-Q8_0.gguf": b"x" * 100, "README.md": b"# Hi"})
-        yield served
-    huggingface_hub.close_session()
+def hub(hub: FakeHub) -> FakeHub:
+    hub.repos["o/g"] = Repo({"m-Q4_K_M.gguf": BIG, "m-Q8_0.gguf": b"x" * 100, "README.md": b"# Hi"})
+    return hub
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
 
 from multimodel.engine import Engine
@@ -17,7 +15,7 @@ from multimodel.errors import MultimodelError
 from multimodel.settings import ModelSettings, Settings
 from tabs.explorer import Explorer, query_of
 
-from .hub import FakeHub, Repo, running
+from .hub import FakeHub, Repo
 from .support import eventually
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -39,12 +37,9 @@ def eight(**facts: Any) -> Repo:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with running() as served:
-        served.repos["o/eight-GGUF"] = eight()
-        yield served
-    huggingface_hub.close_session()
+def hub(hub: FakeHub) -> FakeHub:
+    hub.repos["o/eight-GGUF"] = eight()
+    return hub
 
 
 @pytest.fixture

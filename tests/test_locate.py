@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,9 @@ from multimodel.locate import Located, locate
 from multimodel.settings import ApiSettings, ModelSettings, Settings
 from multimodel.types import Chunk, LoadOptions, ModelId, ModelSpec
 
-from .hub import COMMIT, FakeHub, Repo, running
+from .hub import COMMIT, FakeHub, Repo
 
 BIG = os.urandom(3_000_000)
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with running() as served:
-        yield served
-    huggingface_hub.close_session()
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
 from pydantic import SecretStr
 
@@ -22,21 +20,13 @@ from multimodel.memory.estimator import Estimator
 from multimodel.memory.source import CHUNK
 from multimodel.settings import ApiSettings, ModelSettings, Settings
 
-from .hub import FakeHub, Repo, running
+from .hub import FakeHub, Repo
 from .support import GUIDE_GGUF, needs
 
 PC = target_of(("PC", 64 << 30))
 REQUEST = Request(context_length=2048, flash_attention=False, target=PC)
 HEAD = 1 << 20  # bytes that hold the header of any of our shapes
 LIES = b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 1 << 60)
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with running() as served:
-        yield served
-    huggingface_hub.close_session()
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
 from pydantic import SecretStr
 
@@ -31,7 +29,7 @@ from tabs.models_page import onnx_html
 from tabs.predict import FILL, Predicting, PredictPanel
 
 from .finetune.support import sentences, settings_in, tiny_encoder, write_csv
-from .hub import FakeHub, running
+from .hub import FakeHub
 from .support import eventually, needs
 
 pytestmark = needs("torch", "transformers")
@@ -430,13 +428,8 @@ def test_an_8_bit_model_says_how_far_it_agrees() -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # its protocol is not on loopback
-    with running() as served:
-        served.writers = {"hf_good": "ada"}
-        yield served
-    huggingface_hub.close_session()
+def hub(writable_hub: FakeHub) -> FakeHub:
+    return writable_hub
 
 
 @pytest.fixture

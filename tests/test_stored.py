@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
-import huggingface_hub.constants
 import pytest
 
 from multimodel.downloads import Downloads
@@ -18,17 +15,9 @@ from multimodel.settings import ModelSettings, Settings
 from multimodel.stored import Stored, delete, inventory
 from multimodel.types import ModelId, ModelSpec
 
-from .hub import FakeHub, Repo, running
+from .hub import FakeHub, Repo
 from .support import eventually
 from .test_locate import transformers_repo
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with running() as served:
-        yield served
-    huggingface_hub.close_session()
 
 
 @pytest.fixture

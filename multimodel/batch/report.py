@@ -107,11 +107,7 @@ def _lane(name: tuple[str, str], found: Sequence[Answered]) -> Lane:
 
 
 def _rate(answer: Snapshot) -> float | None:
-    """Tokens per second as written down: times of an answer begin at 0."""
-    timing, usage = answer.timing, answer.usage
-    if not usage or timing.first_token is None or timing.last_token is None:
-        return None
-    return timing.tokens_per_second(usage.output_tokens)
+    return answer.timing.tokens_per_second(answer.usage.output_tokens) if answer.usage else None
 
 
 def _median(values: Iterable[float | None]) -> float | None:

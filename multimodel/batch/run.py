@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..engine import Engine
-from ..errors import BatchError, MultimodelError, by_name
-from ..types import Message, ModelId, Snapshot, Timing, Usage
+from ..errors import BatchError, MultimodelError
+from ..store import forms
+from ..store.forms import Ending, Form
+from ..types import Message, Snapshot
 from .plan import Batch, Item
 
 ANSWERS = "answers.jsonl"
@@ -94,7 +94,7 @@ def _append(folder: Path, one: Answered) -> None:
         with (folder / ANSWERS).open("ab") as file:
             if file.tell() and not _ends_with_newline(folder / ANSWERS):
                 file.write(b"\n")  # an earlier end of the process cut the line before
-            file.write(json.dumps(_row(one), ensure_ascii=False).encode() + b"\n")
+            file.write(_line(one) + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -113,45 +113,35 @@ def answers(folder: Path, batch: Batch) -> Iterator[Answered]:
     found: dict[Item, Answered] = {}
     with suppress(FileNotFoundError), (folder / ANSWERS).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            with suppress(ValueError, KeyError, TypeError, IndexError):
-                one = _of_row(json.loads(line), batch)
+            with suppress(ValueError, IndexError):
+                one = _of_line(line, batch)
                 found[one.item] = one
     yield from (found[item] for item in batch.items() if item in found)
 
 
-def _row(one: Answered) -> dict[str, Any]:
-    answer, timing = one.answer, one.answer.timing
-    error, usage = answer.error, answer.usage
-    return {
-        "item": list(one.item),
-        "text": answer.text,
-        "reasoning": answer.reasoning,
-        "finish_reason": answer.finish_reason,
-        "ttft": timing.ttft,
-        "total": timing.total,
-        "loading": timing.loading,
-        "usage": usage and [usage.input_tokens, usage.output_tokens, usage.estimated, usage.reused_tokens],
-        "error": error and {"type": type(error).__name__, "message": str(error), "hint": error.hint},
-        "notes": list(answer.notes),
-        "memory": one.memory,
-    }
+class Line(Form):
+    """An answer in the file."""
+
+    item: tuple[int, int, int, int]
+    text: str
+    reasoning: str = ""
+    memory: int = 0
+    end: Ending
 
 
-def _of_row(row: dict[str, Any], batch: Batch) -> Answered:
-    """The inverse of `_row`. Raises ValueError, KeyError, TypeError or IndexError for what is none of the batch."""
-    item = Item(*map(int, row["item"]))
+def _line(one: Answered) -> bytes:
+    answer = one.answer
+    form = Line(
+        item=one.item, text=answer.text, reasoning=answer.reasoning, memory=one.memory, end=forms.ending(answer)
+    )
+    return form.model_dump_json(exclude_defaults=True).encode()
+
+
+def _of_line(text: str, batch: Batch) -> Answered:
+    """The inverse of `_line`. Raises ValueError or IndexError for what is none of the batch."""
+    form = Line.model_validate_json(text)
+    item = Item(*form.item)
     sizes = (len(batch.models), len(batch.settings), len(batch.prompts), batch.repeats)
     if not all(0 <= place < size for place, size in zip(item, sizes, strict=True)):
         raise IndexError(item)
-    error = row["error"]
-    answer = Snapshot(
-        ModelId.parse(str(batch.models[item.model])),
-        str(row["text"]),
-        Timing(0.0, row["ttft"], row["total"], float(row["loading"])),
-        usage=Usage(*row["usage"]) if row["usage"] else None,
-        finish_reason=row["finish_reason"],
-        error=by_name(error["type"])(error["message"], hint=error["hint"]) if error else None,
-        reasoning=str(row["reasoning"]),
-        notes=tuple(row["notes"]),
-    )
-    return Answered(item, answer, int(row["memory"]))
+    return Answered(item, forms.answer(batch.models[item.model], form.text, form.reasoning, form.end), form.memory)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 from pydantic import SecretStr
 
@@ -18,19 +16,14 @@ from multimodel.finetune.types import TrainConfig
 from multimodel.hub import job
 from multimodel.settings import ApiSettings, ModelSettings, Settings
 
-from ..hub import FakeHub, running
+from ..hub import FakeHub
 
 library = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own call of httpx2
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # its protocol is not on loopback
-    with running() as served:
-        served.writers = {"hf_good": "ada"}
-        yield served
-    huggingface_hub.close_session()
+def hub(writable_hub: FakeHub) -> FakeHub:
+    return writable_hub
 
 
 def settings(hub: FakeHub, place: Path, token: str = "hf_good") -> Settings:
