@@ -7,6 +7,7 @@ from html import escape
 from multimodel.conversation import Conversation, Turn
 from multimodel.exchange import rows
 from multimodel.types import Snapshot
+from multimodel.web import DOCUMENT_POLICY
 
 from . import markdown
 from .format import called, figures
@@ -37,7 +38,6 @@ table { border-collapse: collapse } th, td { padding: 4px 10px; border: 1px soli
 blockquote { margin: 0 0 10px; padding-left: 12px; border-left: 3px solid var(--line); color: var(--soft) }
 @media (max-width: 760px) { body { padding: 8px } .row { grid-auto-columns: 88% } }
 """
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def line(answer: Snapshot) -> str:
@@ -52,7 +52,7 @@ def to_html(kept: Conversation) -> str:
     title = escape(kept.title)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{DOCUMENT_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer">'
         f"<title>{title}</title><style>{STYLE}</style></head>"

@@ -26,6 +26,7 @@ from multimodel.errors import BadRequest, DataError, MultimodelError
 from multimodel.finetune import reading, sources
 from multimodel.finetune.bases import ALIASES, built_in
 from multimodel.finetune.control import STOP
+from multimodel.finetune.fitting import largest_batch, training_of
 from multimodel.finetune.report import Count
 from multimodel.finetune.runfolder import Order, read
 from multimodel.finetune.store import METRICS, MISCLASSIFIED
@@ -33,6 +34,7 @@ from multimodel.finetune.tables import Limits, Table, stack
 from multimodel.finetune.tokens import LIMIT, counter, longest
 from multimodel.finetune.types import BUILT_IN, TrainConfig, TrainUpdate
 from multimodel.memory import MemoryPlan, Request, target_of
+from multimodel.memory import Training as Planning
 from multimodel.memory.subject import Subject, at_hand
 from multimodel.types import ModelId
 
@@ -43,15 +45,13 @@ from .files import uploaded
 from .finetune_data import Choices, Examined, columns_html, columns_of, doubts_html, examined, report_html
 from .finetune_run import Shown
 from .finetune_settings import (
-    BATCHES,
     LABELS,
+    MOST_ROWS,
     USUAL_LENGTH,
     base_of,
     form_html,
-    largest_batch,
     memory_html,
     settings_of,
-    training_of,
     why_html,
 )
 from .predict import PredictPanel
@@ -164,19 +164,17 @@ class Training:
     def memory(self, asked: Answer) -> Answer:
         """What training takes of this machine: {html}."""
         values, name = settings_of(asked), base_of(asked, self.settings)
-        TrainConfig(data="-", name="-", **values)  # its ranges
+        config = TrainConfig(data="-", name="-", **values)
         target = target_of(self.engine.device(values.get("device", "auto")))
         length = asked.get("length")
         tokens = length if isinstance(length, int) and 8 <= length <= 8192 else USUAL_LENGTH
-        how = training_of(values, tokens)
 
-        def planned(batch: int) -> MemoryPlan:
-            request = Request(target=target, training=replace(how, batch_size=batch))
-            return self.engine.estimator.plan(self._subject(name), request)
+        def planned(how: Planning) -> MemoryPlan:
+            return self.engine.estimator.plan(self._subject(name), Request(target=target, training=how))
 
-        plan = planned(how.batch_size)
-        largest = largest_batch([(batch, planned(batch)) for batch in BATCHES], target)
-        return {"html": memory_html(plan, plan.fit(target), target, largest)}
+        plan = planned(training_of(config, tokens))
+        largest = largest_batch(config, tokens, planned, target, MOST_ROWS)
+        return {"html": memory_html(plan, plan.fit(target), target, largest.batch_size)}
 
     @answering
     def begin(self, asked: Answer) -> Answer:

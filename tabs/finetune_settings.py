@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from html import escape
 from pathlib import Path
@@ -12,7 +12,7 @@ from multimodel.errors import InvalidParameter
 from multimodel.finetune.bases import ALIASES, bases
 from multimodel.finetune.store import Store
 from multimodel.finetune.types import BUILT_IN, CHOICES, HELP, RANGES, TrainConfig
-from multimodel.memory import MemoryPlan, Target, Training, Verdict
+from multimodel.memory import MemoryPlan, Target, Verdict
 from multimodel.settings import Settings
 from multimodel.types import ON_HUB
 
@@ -47,7 +47,7 @@ COMMON = ("epochs", "batch_size", "learning_rate", "max_length")
 EMPTY = {"learning_rate": "auto", "max_length": "auto", "checkpoint_steps": "auto"}  # what an empty field means
 FRACTIONS = frozenset({"learning_rate", "validation_size", "test_size", "warmup", "weight_decay"})
 SIZES = {BUILT_IN: "built in", **dict.fromkeys(ALIASES, "from the Hub")}
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MOST_ROWS = 256  # of a batch that is proposed
 USUAL_LENGTH = 128  # tokens, where neither a person nor data says more
 
 
@@ -154,19 +154,6 @@ def base_of(asked: Mapping[str, Any], settings: Settings) -> str:
 # --- memory ---
 
 
-def training_of(values: Mapping[str, Any], length: int) -> Training:
-    """How these settings train, as far as memory is concerned. `length`: tokens, where the settings leave it open."""
-    rank = values.get("lora_rank") or 0
-    return Training(
-        batch_size=values.get("batch_size", DEFAULTS["batch_size"]),
-        sequence_length=values.get("max_length") or length,
-        method="lora" if rank else "full",
-        checkpointing=bool(values.get("gradient_checkpointing")),
-        rank=rank or 8,
-        autocast=values.get("precision") in ("bfloat16", "float16"),
-    )
-
-
 def memory_html(plan: MemoryPlan, verdict: Verdict, target: Target, largest: int) -> str:
     """What training takes, against the machine's line. `largest`: the largest batch that fits; 0 where none does."""
     words = {"fits": "Fits", "tight": "Tight", "no": "Does not fit"}[verdict.level]
@@ -193,8 +180,3 @@ def _largest(plan: MemoryPlan, largest: int) -> str:
     smaller = how.batch_size > largest
     use = f'<button type="button" class="mx-link" data-batch="{largest}">Use {largest}</button>'
     return f'<p class="mf-why">{"Only" if smaller else "Up to"} {largest} rows a batch fit. {use}</p>'
-
-
-def largest_batch(plans: Sequence[tuple[int, MemoryPlan]], target: Target) -> int:
-    """The largest batch that fits with room to spare; 0 where none does."""
-    return max((batch for batch, plan in plans if plan.fit(target).level == "fits"), default=0)

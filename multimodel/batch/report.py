@@ -13,10 +13,10 @@ from statistics import fmean, median
 
 from ..finetune.checkpoints import write_last
 from ..types import Snapshot
+from ..web import DOCUMENT_POLICY
 from .plan import Batch
 from .run import Answered, answers
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 ROUGH = 40  # tokens below which a rate is rough
 
 
@@ -247,7 +247,7 @@ def to_html(found: Report) -> str:
     agreement = [(a.one, a.other, f"{a.equal:.0%}", f"{a.alike:.0%}") for a in found.agreements]
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        f'<meta http-equiv="Content-Security-Policy" content="{DOCUMENT_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>",
         f"<p>{len(found.answered):,} of {len(batch):,} answers. Times are medians; models were asked alone, one answer "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..memory import MemoryPlan, Target, Training
 from .types import RANGES, TrainConfig
 
+MOST = int(RANGES["batch_size"][1])  # rows
 Planned = Callable[[Training], MemoryPlan]
 """The plan of training the base model in a way."""
 
@@ -33,14 +34,14 @@ def training_of(config: TrainConfig, length: int) -> Training:
     )
 
 
-def largest_batch(config: TrainConfig, length: int, planned: Planned, target: Target) -> Fit:
-    """The largest batch, a power of two, that fits a device with a tenth to spare.
+def largest_batch(config: TrainConfig, length: int, planned: Planned, target: Target, most: int = MOST) -> Fit:
+    """The largest batch, a power of two up to `most`, that fits a device with a tenth to spare.
 
     Frozen layers are not counted on, nor the mixed precision that "auto" may choose, so it rather fits than not.
     """
     how = training_of(config, length)
     found = Fit(0, planned(replace(how, batch_size=1)).safe_total, target.usable)
-    size, most = 1, RANGES["batch_size"][1]
+    size = 1
     while size <= most:
         plan = planned(replace(how, batch_size=size))
         if plan.fit(target).level != "fits":
