@@ -32,7 +32,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ["multimodel.locate"],
     ["multimodel.downloads", "multimodel.shipped", "multimodel.stored"],
     ["multimodel.memory"],
-    ["multimodel.machines", "multimodel.verdict"],
+    ["multimodel.machines", "multimodel.provenance", "multimodel.verdict"],
     ["multimodel.explorer", "multimodel.sheet"],
     ["multimodel.workers"],
     ["multimodel.pool", "multimodel.modifiers"],
