@@ -33,6 +33,8 @@ from .controls import TEXTS, loading_controls, options_from, sampling_controls, 
 from .conversations import ConversationList, entries_view, list_widget
 from .format import called, overflow
 from .judge import JudgePanel
+from .shortcuts import sheet
+from .toolbar import menu
 from .view import board_view, problem_text
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -332,6 +334,7 @@ class ChatTab:
                 self._build_composer()
                 self.judge.build_badges()
             self._build_settings()
+        sheet()
         self._connect(page)
 
     def _build_toolbar(self) -> None:
@@ -339,6 +342,8 @@ class ChatTab:
             self.list_button = gr.Button("Conversations", elem_id="mm-list-button", size="sm")
             self.new_button = gr.Button("New chat", elem_id="mm-new", size="sm")
             self.add_button = gr.Button("Add column", elem_id="mm-add", size="sm")
+            with menu("More", "mm-more"):
+                self.sheet_button = gr.Button("Keyboard shortcuts", elem_id="mm-sheet-button", size="sm")
 
     def _build_composer(self) -> None:
         with gr.Column(elem_id="mm-composer"):
@@ -408,6 +413,7 @@ class ChatTab:
         self.new_button.click(self.new_chat, [self.id], board, **QUICK)
         self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK).then(**following)
         self.list_button.click(None, js="() => window.mmToggleList()")
+        self.sheet_button.click(None, js="() => window.mmSheet()")
         ConversationList(self.boards, self.list, self.show).connect(self.id, board, following)
         self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
