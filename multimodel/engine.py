@@ -67,6 +67,7 @@ class Engine:
         self._guard = Lock()  # between the threads of the runs
         self._connecting: dict[ModelSpec, Lock] = {}
         self._runs: list[Run] = []
+        self._before_close: list[Callable[[], object]] = []
         self._probing = Lock()  # between the pages that open
         self._hardware: Hardware | None = None
 
@@ -181,8 +182,26 @@ class Engine:
         if backend:
             backend.close()
 
+    def release(self, model: Model) -> None:
+        """The same, unless an answer uses it just now."""
+        backend = self._backends.get(_spec(model))
+        if backend and not getattr(backend, "in_use", False):
+            self.unload(model)
+
+    def answering(self) -> bool:
+        """Whether a run answers with a model of this machine just now."""
+        with self._guard:
+            models = {run.newest.snapshot.model for run in self._runs if run.active}
+        return any(spec.id in models and backend.capabilities.local for spec, backend in tuple(self._backends.items()))
+
+    def before_close(self, work: Callable[[], object]) -> None:
+        """Have `work` called when this closes, before any model is given back."""
+        self._before_close.append(work)
+
     def close(self) -> None:
         """Stop every answer and give everything back. Safe to call twice."""
+        while self._before_close:
+            self._before_close.pop()()
         with self._guard:
             runs, self._runs = self._runs, []
         for run in runs:

@@ -18,8 +18,10 @@ import pytest
 from rich.console import Console
 
 from multimodel.batch.__main__ import main
+from multimodel.batch.export import to_markdown, write
+from multimodel.batch.page import to_html
 from multimodel.batch.plan import Batch, Item, Setting, prompts_of, setting_of
-from multimodel.batch.report import report, to_html, to_markdown, write
+from multimodel.batch.report import report
 from multimodel.batch.run import ANSWERS, answers, run
 from multimodel.engine import Engine
 from multimodel.errors import BatchError, DataError, InvalidModelId, InvalidParameter

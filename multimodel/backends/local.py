@@ -106,6 +106,11 @@ class LocalBackend:
         worker = self._place.worker
         return worker.facts if worker else None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether an answer uses it, or waits for it."""
+        return self._place.held > 0
+
     def memory(self) -> int:
         """Resident bytes of its process; 0 while there is none."""
         worker = self._place.worker

@@ -1,4 +1,7 @@
-"""A batch from the command line: `python -m multimodel.batch PROMPTS --models MODEL MODEL --out FOLDER`."""
+"""A batch from the command line: `python -m multimodel.batch PROMPTS --models MODEL MODEL --out FOLDER`.
+
+`--out FOLDER` alone goes on with one; `--replay report.json --out FOLDER` asks one again and compares.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
@@ -18,9 +22,13 @@ from ..errors import BatchError, MultimodelError
 from ..registry import source
 from ..settings import Settings
 from ..types import ModelId, SamplingParams
+from . import replay
+from .export import HEAD, cells, to_json, write
 from .plan import Batch, Setting, prompts_of, setting_of
-from .report import HEAD, cells, report, write
+from .report import Report, report
 from .run import BatchUpdate, run
+
+SHOWN = 20  # answers of a replay that are not as they were
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repeats", type=int, default=1, help="answers to each prompt (default: %(default)s)")
     made.add_argument("--temperature", type=float, default=0.0, help="default: %(default)s")
     made.add_argument("--max-tokens", type=int, default=512, help="default: %(default)s")
+    made.add_argument("--replay", type=Path, metavar="REPORT", help="ask a report.json, or a folder, again and compare")
     made.add_argument("--retry", action="store_true", help="ask again what ended in an error")
     return made
 
@@ -47,8 +56,11 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
         batch = _batch(options, settings)
         with Engine(settings) as engine:
             last = _watched(batch, options.out, engine, console, retry=options.retry)
-        console.print(_table(options.out))
-        for path in write(options.out):
+        found = report(options.out, settings)
+        console.print(_table(found))
+        if found.before:
+            console.print(_verdicts(found))
+        for path in write(options.out, settings):
             console.print(f"{path}", highlight=False, soft_wrap=True)
         return 1 if last.errors else 0
     except MultimodelError as error:
@@ -61,6 +73,13 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
 
 def _batch(options: argparse.Namespace, settings: Settings) -> Batch:
     """What the options say; without prompts the batch of the folder. Raises BatchError and what its parts raise."""
+    if options.replay:
+        before = replay.original(options.replay, settings)
+        text = (
+            options.replay.read_text("utf-8-sig") if options.replay.is_file() else _report_of(options.replay, settings)
+        )
+        replay.keep(before, options.out, text)
+        return replay.pinned(before)
     if not options.prompts:
         return Batch.load(options.out)
     usual = SamplingParams(temperature=options.temperature, max_tokens=options.max_tokens)
@@ -79,10 +98,16 @@ def _batch(options: argparse.Namespace, settings: Settings) -> Batch:
     )
 
 
+def _report_of(folder: Path, settings: Settings) -> str:
+    return to_json(report(folder, settings))
+
+
 def _watched(batch: Batch, folder: Path, engine: Engine, console: Console, *, retry: bool) -> BatchUpdate:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
     update = BatchUpdate(0, len(batch))
-    with Progress(*columns, console=console) as progress, closing(run(batch, folder, engine, retry=retry)) as updates:
+    before = replay.replayed(folder, engine.settings)
+    asking = run(batch, folder, engine, retry=retry, prefix=replay.Before(before).prefix if before else None)
+    with Progress(*columns, console=console) as progress, closing(asking) as updates:
         bar = progress.add_task("", total=len(batch), left="")
         for update in updates:
             model = str(batch.models[update.item.model]) if update.item else ""
@@ -92,12 +117,25 @@ def _watched(batch: Batch, folder: Path, engine: Engine, console: Console, *, re
     return update
 
 
-def _table(folder: Path) -> Table:
-    names, figures = HEAD[:2], HEAD[2:]
+def _table(found: Report) -> Table:
+    names, figures = HEAD[:3], HEAD[3:]
     columns = [Column(name, overflow="fold") for name in names]
     table = Table(*columns, *(Column(name, no_wrap=True, justify="right") for name in figures), box=None)
-    for lane in report(folder).lanes:
-        table.add_row(*cells(lane))
+    for place, lane in enumerate(found.lanes):
+        table.add_row(*map(escape, cells(lane, place)))
+    return table
+
+
+def _verdicts(found: Report) -> Table:
+    """How many answers are as they were, and the first that are not."""
+    table = Table("replay", "lane", "prompt", box=None)
+    for kind, words in replay.KINDS.items():
+        if count := sum(verdict.kind == kind for verdict in found.verdicts):
+            table.add_row(f"{count:,} {words}", "", "")
+    for verdict in [verdict for verdict in found.verdicts if verdict.kind != "identical"][:SHOWN]:
+        item = verdict.item
+        lane = found.lanes[item.model * len(found.batch.settings) + item.setting]
+        table.add_row(escape(verdict.words), escape(lane.name), str(item.prompt + 1))
     return table
 
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import BatchError, DataError, InvalidParameter
+from pydantic import Field, ValidationError
+
+from ..conversation import LOADING
+from ..errors import BatchError, DataError, InvalidParameter, MultimodelError
 from ..finetune.checkpoints import write_last
 from ..finetune.data import text_column
 from ..finetune.reading import read
 from ..finetune.tables import Limits
-from ..types import ModelId, SamplingParams
+from ..store.forms import Form, complaint
+from ..types import LoadOptions, ModelId, ModelSpec, SamplingParams, whole
 
 CONFIG = "batch.json"
 COLUMNS = ("prompt", "question", "input", "instruction", "text")
 """Names of the column that holds the prompts, the first one found."""
 
 MOST = 100_000  # answers in one batch
+MOST_SETTINGS = 20
+LONGEST_NAME = 60
 INTEGERS = frozenset({"max_tokens", "top_k", "seed"})
+RULE = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)
+"""A line between two prompts of more than one line."""
 
 
 class Item(NamedTuple):
@@ -34,11 +42,17 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How the models are asked."""
+    """How the models are asked, and how those of this machine are loaded: only fields of LOADING."""
 
     name: str = "default"
     params: SamplingParams = SamplingParams(temperature=0.0, max_tokens=512)
     system: str = ""
+    load: LoadOptions = LoadOptions()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "system", whole(self.system))
+        if other := self.load.changed().difference(LOADING):  # a file of anybody may not name paths on this machine
+            raise InvalidParameter(f"A setting has no option {min(other)!r}.", hint=f"It has {', '.join(LOADING)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +68,7 @@ class Batch:
     models: tuple[ModelId, ...]
     settings: tuple[Setting, ...] = (Setting(),)
     repeats: int = 1  # answers to each prompt; the first of a model that was not loaded is the cold one
+    revisions: tuple[str, ...] = ()  # of each model, on the Hub; "", and none at all: the newest
 
     def __post_init__(self) -> None:
         for what in ("prompts", "models", "settings"):
@@ -66,6 +81,8 @@ class Batch:
         if self.repeats < 1 or len(self) > MOST:
             hint = f"Ask for at most {MOST:,} in one batch."
             raise BatchError(f"{len(self):,} answers were asked for.", hint=hint)
+        if self.revisions and len(self.revisions) != len(self.models):
+            raise BatchError("The revisions are not as many as the models.", hint='Write "" for the newest.')
 
     def __len__(self) -> int:
         return len(self.prompts) * len(self.models) * len(self.settings) * self.repeats
@@ -78,47 +95,107 @@ class Batch:
                     for repeat in range(self.repeats):
                         yield Item(model, setting, prompt, repeat)
 
+    def __contains__(self, item: Item) -> bool:
+        sizes = (len(self.models), len(self.settings), len(self.prompts), self.repeats)
+        return all(0 <= place < size for place, size in zip(item, sizes, strict=True))
+
+    def spec(self, item: Item) -> ModelSpec:
+        """The model of an answer and how it is loaded."""
+        revision = self.revisions[item.model] if self.revisions else ""
+        load = replace(self.settings[item.setting].load, revision=revision or None)
+        return ModelSpec(self.models[item.model], load)
+
     def save(self, folder: Path) -> None:
         """Write it down; a folder belongs to one batch. Raises BatchError."""
-        folder.mkdir(parents=True, exist_ok=True)
         if (folder / CONFIG).exists() and self.load(folder) != self:
             raise BatchError(f"{folder} holds another batch.", hint="Choose another folder, or go on with that one.")
-        settings = [{"name": s.name, "params": s.params.asdict(), "system": s.system} for s in self.settings]
-        values = asdict(self) | {"models": [str(model) for model in self.models], "settings": settings}
-        write_last(folder / CONFIG, json.dumps(values, ensure_ascii=False, indent=1))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_last(folder / CONFIG, BatchForm.of(self).model_dump_json(indent=1, exclude_defaults=True))
+        except OSError as error:
+            hint = "Free some space, or choose another folder."
+            raise BatchError(f"{folder} cannot be written: {error}", hint=hint) from error
 
     @classmethod
     def load(cls, folder: Path) -> Batch:
         """The batch of a folder. Raises BatchError."""
+        hint = "Begin a new batch in another folder; answers.jsonl holds what was answered."
         try:
-            values = json.loads((folder / CONFIG).read_text("utf-8"))
-            return cls(
-                prompts=tuple(map(str, values["prompts"])),
-                models=tuple(map(ModelId.parse, values["models"])),
-                settings=tuple(_setting(row) for row in values["settings"]),
-                repeats=int(values["repeats"]),
-            )
+            return BatchForm.model_validate_json((folder / CONFIG).read_text("utf-8")).batch()
         except FileNotFoundError:
             raise BatchError(f"There is no batch in {folder}.", hint="Name the folder of one.") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            hint = "Begin a new batch in another folder; answers.jsonl holds what was answered."
+        except ValidationError as error:
+            raise BatchError(f"{folder / CONFIG} cannot be read: {complaint(error)}.", hint=hint) from error
+        except BatchError:
+            raise
+        except (OSError, ValueError, MultimodelError) as error:
             raise BatchError(f"{folder / CONFIG} cannot be read: {error}", hint=hint) from error
 
 
-def _setting(row: Mapping[str, Any]) -> Setting:
-    params: dict[str, Any] = dict(row["params"])
-    if "stop" in params:
-        params["stop"] = tuple(params["stop"])
-    if "logit_bias" in params:
-        params["logit_bias"] = tuple((int(token), float(bias)) for token, bias in params["logit_bias"])
-    return Setting(str(row["name"]), SamplingParams(**params), str(row["system"]))
+class SettingForm(Form):
+    """A setting in a file."""
+
+    name: str = Field(min_length=1, max_length=LONGEST_NAME)
+    params: SamplingParams = SamplingParams()
+    system: str = ""
+    load: LoadOptions = LoadOptions()
+
+
+class BatchForm(Form):
+    """A batch in a file."""
+
+    prompts: tuple[str, ...]
+    models: tuple[str, ...]
+    settings: tuple[SettingForm, ...]
+    repeats: int
+    revisions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, batch: Batch) -> BatchForm:
+        """The form of a batch."""
+        return cls(
+            prompts=batch.prompts,
+            models=tuple(map(str, batch.models)),
+            settings=tuple(
+                SettingForm(name=s.name, params=s.params, system=s.system, load=s.load) for s in batch.settings
+            ),
+            repeats=batch.repeats,
+            revisions=batch.revisions,
+        )
+
+    def batch(self) -> Batch:
+        """The batch of this form. Raises BatchError, InvalidModelId, InvalidParameter."""
+        return Batch(
+            prompts=self.prompts,
+            models=tuple(map(ModelId.parse, self.models)),
+            settings=tuple(Setting(s.name, s.params, s.system, s.load) for s in self.settings),
+            repeats=self.repeats,
+            revisions=self.revisions,
+        )
+
+
+def prompts_in(text: str) -> tuple[str, ...]:
+    """The prompts of a text that a person typed: one a line, or what stands between lines of dashes.
+
+    >>> prompts_in("one\\n\\ntwo\\n"), prompts_in("a\\nb\\n---\\nc\\n")
+    (('one', 'two'), ('a\\nb', 'c'))
+    """
+    parts = RULE.split(text) if RULE.search(text) else text.splitlines()
+    return tuple(prompt for part in parts if (prompt := whole(part).strip()))
+
+
+def text_of(prompts: tuple[str, ...]) -> str:
+    """The inverse of `prompts_in`."""
+    if all(len(prompt.splitlines()) == 1 and not RULE.search(prompt) for prompt in prompts):
+        return "\n".join(prompts)
+    return "\n---\n".join(RULE.sub("", prompt).strip() for prompt in prompts)
 
 
 def prompts_of(source: Path) -> tuple[str, ...]:
     """The prompts of a file: lines of a .txt file, or a column of a table of any kind. Raises DataError."""
     if source.suffix.lower() == ".txt":
         try:
-            found = [line.strip() for line in source.read_text("utf-8-sig").splitlines()]
+            found = list(prompts_in(source.read_text("utf-8-sig")))
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{source} cannot be read: {error}", hint="Save it as text in UTF-8.") from error
     else:

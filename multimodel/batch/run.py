@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
+import filelock
+from pydantic import Field
+
+from ..conversation import now
 from ..engine import Engine
 from ..errors import BatchError, MultimodelError
+from ..provenance import Provenance, provenance
 from ..store import forms
-from ..store.forms import Ending, Form
-from ..types import Message, Snapshot
+from ..store.forms import LATEST, Ending, Form
+from ..types import Message, ModelSpec, Snapshot
+from . import machine
 from .plan import Batch, Item
 
 ANSWERS = "answers.jsonl"
+LOCK = ".lock"
+BEAT = 0.25  # seconds between two looks at whether a chat has ended
+POLITE = "A chat is being answered; the batch goes on after it."
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer that has ended, and the most memory that its model was seen to take."""
+    """An answer that has ended, and what was seen of its model."""
 
     item: Item
     answer: Snapshot
-    memory: int = 0  # bytes, resident; 0: not on this machine
+    memory: int = 0  # bytes, resident, the most seen; 0: not on this machine
+    source: Provenance = field(default_factory=Provenance)
+    at: float = 0.0  # seconds since 1970 when it ended
+    shared: bool = False  # another answer ran on this machine meanwhile: its times are not those of a model alone
+    prefix: int | None = None  # tokens of the text that `run` was asked to measure
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How far one model is."""
+
+    done: int
+    total: int
+    errors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +61,9 @@ class BatchUpdate:
     errors: int = 0
     item: Item | None = None  # what is being answered
     answer: Snapshot | None = None  # its answer so far
-    seconds_left: float | None = None  # None until an answer of this session has ended
+    seconds_left: float | None = None  # None until an answer has ended
+    counts: tuple[Count, ...] = ()  # of each model
+    waiting: str = ""  # why nothing is asked just now
 
     @property
     def finished(self) -> bool:
@@ -45,47 +71,129 @@ class BatchUpdate:
         return self.done == self.total
 
 
-def run(batch: Batch, folder: Path, engine: Engine, *, retry: bool = False) -> Generator[BatchUpdate]:
+Prefix = Callable[[Item, Snapshot], str]
+"""The part of an answer whose tokens are to be counted while its model is loaded; "" for none."""
+
+
+def run(
+    batch: Batch, folder: Path, engine: Engine, *, retry: bool = False, prefix: Prefix | None = None
+) -> Generator[BatchUpdate]:
     """Ask what the folder does not hold yet; with `retry` also what ended in an error.
 
     Every answer is written down as it ends: closing this, or any end of the process, loses the one under way at most.
-    Errors of answers are kept as answers. Raises BatchError where the folder cannot be written.
+    Errors of answers are kept as answers. Local models wait their turn behind chats. Raises BatchError where the folder
+    cannot be written, or where another process is asking the same batch.
     """
     batch.save(folder)
-    done = {one.item: one for one in answers(folder, batch)}
-    if retry:
-        done = {item: one for item, one in done.items() if not one.answer.error}
-    left = [item for item in batch.items() if item not in done]
-    update = BatchUpdate(len(done), len(batch), sum(one.answer.error is not None for one in done.values()))
-    yield update
-    took = list[float]()
-    for number, item in enumerate(left):
-        began = time.perf_counter()
-        one = yield from _answered(batch, item, engine, update)
-        _append(folder, one)
-        took.append(time.perf_counter() - began)
-        failed = update.errors + (one.answer.error is not None)
-        mean = sum(took[-50:]) / len(took[-50:])
-        update = replace(update, done=update.done + 1, errors=failed, seconds_left=mean * (len(left) - number - 1))
-        yield update
-        if number + 1 == len(left) or left[number + 1].model != item.model:
-            engine.unload(batch.models[item.model])
+    with _alone(folder):
+        machine.record(folder, engine)
+        found = {one.item: one for one in answers(folder, batch)}
+        done = {item: one for item, one in found.items() if not (retry and one.answer.error)}
+        left = [item for item in batch.items() if item not in done]
+        pace = Pace(batch, done.values())
+        yield pace.update()
+        warm: ModelSpec | None = None  # a model that was loaded before we came, which stays
+        for number, item in enumerate(left):
+            spec = batch.spec(item)
+            if not number or batch.spec(left[number - 1]) != spec:
+                warm = spec if _loaded(spec, engine) else None
+            yield from _wait(spec, engine, pace.update(item))
+            began = time.perf_counter()
+            one = yield from _answered(batch, item, engine, pace.update(item), prefix)
+            _append(folder, one)
+            pace.ended(one, time.perf_counter() - began)
+            yield pace.update()
+            if (number + 1 == len(left) or batch.spec(left[number + 1]) != spec) and spec != warm:
+                engine.release(spec)
 
 
-def _answered(batch: Batch, item: Item, engine: Engine, update: BatchUpdate) -> Generator[BatchUpdate, None, Answered]:
+class Pace:
+    """How far a batch is, and how long it will still take."""
+
+    def __init__(self, batch: Batch, done: Iterable[Answered]) -> None:
+        self._batch = batch
+        each = len(batch) // len(batch.models)
+        self._counts = [Count(0, each) for _ in batch.models]
+        self._took: list[deque[float]] = [deque(maxlen=50) for _ in batch.models]
+        for one in done:
+            timing = one.answer.timing
+            self.ended(one, timing.loading + (timing.total or 0.0))
+
+    def ended(self, one: Answered, seconds: float) -> None:
+        """An answer has ended after so long."""
+        count = self._counts[one.item.model]
+        errors = count.errors + (one.answer.error is not None)
+        self._counts[one.item.model] = replace(count, done=count.done + 1, errors=errors)
+        self._took[one.item.model].append(seconds)
+
+    def update(self, item: Item | None = None) -> BatchUpdate:
+        """The batch as it stands."""
+        done, errors = sum(count.done for count in self._counts), sum(count.errors for count in self._counts)
+        return BatchUpdate(done, len(self._batch), errors, item, None, self._left(), tuple(self._counts))
+
+    def _left(self) -> float | None:
+        """Seconds, by the mean of each model; a model that was not asked yet is taken for as fast as the others."""
+        known = [seconds for took in self._took for seconds in took]
+        if not known:
+            return None
+        means = (fmean(took or known) for took in self._took)
+        return sum(mean * (count.total - count.done) for mean, count in zip(means, self._counts, strict=True))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        hint = "Wait for it, or stop it where it was started."
+        raise BatchError(f"The batch in {folder} is being asked by another process.", hint=hint) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _loaded(spec: ModelSpec, engine: Engine) -> bool:
+    with suppress(MultimodelError):
+        return getattr(engine.backend(spec), "facts", None) is not None
+    return False
+
+
+def _wait(spec: ModelSpec, engine: Engine, update: BatchUpdate) -> Generator[BatchUpdate]:
+    """Let the chats of this machine go first."""
+    capabilities = engine.capabilities(spec)
+    while capabilities and capabilities.local and engine.answering():
+        yield replace(update, waiting=POLITE)
+        time.sleep(BEAT)
+
+
+def _answered(
+    batch: Batch, item: Item, engine: Engine, update: BatchUpdate, prefix: Prefix | None
+) -> Generator[BatchUpdate, None, Answered]:
     """Ask one; what comes meanwhile is told."""
-    model, setting = batch.models[item.model], batch.settings[item.setting]
+    spec, setting = batch.spec(item), batch.settings[item.setting]
     messages = [Message("system", setting.system)] if setting.system.strip() else []
     messages.append(Message("user", batch.prompts[item.prompt]))
-    answer, memory = None, 0
-    with closing(engine.ask(model, messages, setting.params)) as snapshots:
+    answer, memory, shared = None, 0, False
+    with closing(engine.ask(spec, messages, setting.params)) as snapshots:
         for answer in snapshots:
-            yield replace(update, item=item, answer=answer)
+            shared = shared or engine.answering()
+            yield replace(update, answer=answer)
     with suppress(MultimodelError):
-        memory = getattr(engine.backend(model), "memory", int)()
+        memory = getattr(engine.backend(spec), "memory", int)()
     if not answer or not answer.done:
-        raise BatchError(f"{model} ended without an end.", hint="Go on with the batch.")
-    return Answered(item, answer, memory)
+        raise BatchError(f"{spec.id} ended without an end.", hint="Go on with the batch.")
+    counted = _tokens(spec, engine, prefix(item, answer) if prefix else "")
+    return Answered(item, answer, memory, provenance(spec, engine.settings), now(), shared, counted)
+
+
+def _tokens(spec: ModelSpec, engine: Engine, text: str) -> int | None:
+    """The tokens of a text, by the model itself; None where it does not say."""
+    if not text:
+        return None
+    sizes = [engine.measure(spec, [Message("user", each)]) for each in (text, "")]
+    return sizes[0].tokens - sizes[1].tokens if sizes[0] and sizes[1] else None
 
 
 def _append(folder: Path, one: Answered) -> None:
@@ -94,7 +202,7 @@ def _append(folder: Path, one: Answered) -> None:
         with (folder / ANSWERS).open("ab") as file:
             if file.tell() and not _ends_with_newline(folder / ANSWERS):
                 file.write(b"\n")  # an earlier end of the process cut the line before
-            file.write(_line(one) + b"\n")
+            file.write(Line.of(one).model_dump_json(exclude_defaults=True).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -114,7 +222,7 @@ def answers(folder: Path, batch: Batch) -> Iterator[Answered]:
     with suppress(FileNotFoundError), (folder / ANSWERS).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             with suppress(ValueError, IndexError):
-                one = _of_line(line, batch)
+                one = Line.model_validate_json(line).answered(batch)
                 found[one.item] = one
     yield from (found[item] for item in batch.items() if item in found)
 
@@ -125,23 +233,33 @@ class Line(Form):
     item: tuple[int, int, int, int]
     text: str
     reasoning: str = ""
-    memory: int = 0
+    memory: int = Field(0, ge=0)
     end: Ending
+    source: Provenance = Provenance()
+    at: float = Field(0.0, ge=0, le=LATEST)
+    shared: bool = False
+    prefix: int | None = None
 
+    @classmethod
+    def of(cls, one: Answered) -> Line:
+        """The line of an answer."""
+        answer = one.answer
+        return cls(
+            item=one.item,
+            text=answer.text,
+            reasoning=answer.reasoning,
+            memory=one.memory,
+            end=forms.ending(answer),
+            source=one.source,
+            at=one.at,
+            shared=one.shared,
+            prefix=one.prefix,
+        )
 
-def _line(one: Answered) -> bytes:
-    answer = one.answer
-    form = Line(
-        item=one.item, text=answer.text, reasoning=answer.reasoning, memory=one.memory, end=forms.ending(answer)
-    )
-    return form.model_dump_json(exclude_defaults=True).encode()
-
-
-def _of_line(text: str, batch: Batch) -> Answered:
-    """The inverse of `_line`. Raises ValueError or IndexError for what is none of the batch."""
-    form = Line.model_validate_json(text)
-    item = Item(*form.item)
-    sizes = (len(batch.models), len(batch.settings), len(batch.prompts), batch.repeats)
-    if not all(0 <= place < size for place, size in zip(item, sizes, strict=True)):
-        raise IndexError(item)
-    return Answered(item, forms.answer(batch.models[item.model], form.text, form.reasoning, form.end), form.memory)
+    def answered(self, batch: Batch) -> Answered:
+        """The inverse of `of`. Raises IndexError for what is none of the batch."""
+        item = Item(*self.item)
+        if item not in batch:
+            raise IndexError(item)
+        answer = forms.answer(batch.models[item.model], self.text, self.reasoning, self.end)
+        return Answered(item, answer, self.memory, self.source, self.at, self.shared, self.prefix)
