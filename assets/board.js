@@ -57,6 +57,7 @@ function showColumn(column, index, count) {
   node.querySelector(".mm-model-name").textContent = column.name;
   node.querySelector(".mm-model-backend").textContent = column.backend;
   node.querySelector(".mm-model").title = `${column.id}: choose a model`;
+  showSpent(node.querySelector(".mm-spent"), column.spent);
   node.querySelector('[data-act="left"]').disabled = index === 0;
   node.querySelector('[data-act="right"]').disabled = index === count - 1;
   node.querySelector('[data-act="remove"]').disabled = count === 1;
@@ -67,6 +68,11 @@ function showColumn(column, index, count) {
   node.querySelector(".mm-blank").hidden = column.turns.length > 0 || column.running;
   if (columns.children[index] !== node) columns.insertBefore(node, columns.children[index] || null);
   if (stick) body.scrollTop = body.scrollHeight;
+}
+
+function showSpent(node, [text, title]) {
+  node.textContent = text;
+  node.title = title;
 }
 
 function showStrip(list) {
@@ -108,6 +114,7 @@ function show(state) {
   root.mmRevision = state.revision;
   window.mmShowing(state.chat);
   document.getElementById("mm-undo").disabled = !state.undo;
+  showSpent(document.querySelector("#mm-spent span"), state.spent);
   problem.hidden = !state.problem;
   if (problem.textContent !== state.problem) problem.textContent = state.problem;
 }

@@ -17,6 +17,7 @@ from .engine import Engine
 from .errors import BadRequest, InvalidModelId, MultimodelError
 from .leaderboard import Ballot, Verdict
 from .modifiers import forced
+from .prices import Expected, Spent, expected, total
 from .registry import honoured
 from .runs import Run
 from .types import Message, ModelId, ModelSpec, PromptSize, Snapshot
@@ -98,6 +99,7 @@ class Board:
         self._tree = Tree(kept.turns if kept else ())
         self._created = kept.created if kept else now()
         self._runs: dict[int, Run] = {}  # by the ids of the turns they answer
+        self._spent: dict[str | None, Spent] = {}  # by columns, as far as it was asked for since an answer ended
         self.votes: dict[int, Verdict] = {}  # by turns: which were voted best, or among a tie, or bad
         for turns, verdict, best in votes:
             self._mark(turns, verdict, best)
@@ -372,6 +374,24 @@ class Board:
                 sizes.append((column, size))
         return sizes
 
+    def spent(self, key: str | None = None) -> Spent:
+        """What the answers cost that have ended, of a column or of all, earlier versions included."""
+        with self._lock:
+            self._settle()
+            if key not in self._spent:
+                self._spent[key] = total(t.answer.cost for t in self._tree.turns if key in (None, t.column))
+            return self._spent[key]
+
+    def expected(self, prompt: str) -> list[tuple[Column, Expected]]:
+        """What the next prompt will cost in each column where somebody is paid."""
+        found = []
+        for column in self.columns():
+            options = self.options(column)
+            messages = conversation(options.system, column.turns, prompt)
+            if price := self._engine.prices.of(column.model):
+                found.append((column, expected(price, messages, options.params.max_tokens)))
+        return found
+
     # asking
 
     def _again(self, key: str, found: Turn, prompt: str, everywhere: bool, anyway: bool = False) -> None:
@@ -430,6 +450,7 @@ class Board:
         for id, run in tuple(self._runs.items()):
             if not run.active:
                 self._tree.add(replace(self._tree[id], answer=run.newest.snapshot))
+                self._spent.clear()
                 del self._runs[id]
 
     # states

@@ -97,6 +97,8 @@ def fold(now: Snapshot, chunk: Chunk, clock: Callable[[], float]) -> Snapshot:
         stage=None if chunk.text or chunk.reasoning or chunk.finish_reason else chunk.stage or now.stage,
         notes=(*now.notes, chunk.note) if chunk.note and chunk.note not in now.notes else now.notes,
         logprobs=now.logprobs + chunk.logprobs,
+        cost=chunk.cost or now.cost,
+        provider=chunk.provider or now.provider,
     )
 
 

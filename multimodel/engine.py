@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
@@ -15,6 +16,7 @@ from .chat import ask, go_on, refused
 from .errors import MultimodelError
 from .hardware import Device, Hardware, cores, gpu_possible, memory, probe, without_gpu
 from .pool import Pool
+from .pricelist import PriceList
 from .retry import RetryPolicy
 from .runs import Run
 from .settings import Settings
@@ -62,6 +64,7 @@ class Engine:
             estimator=lambda: self.estimator,
             idle_after=60 * performance.idle_minutes or None,
         )
+        self.prices = PriceList(self.settings)
         self._connect = connect
         self._backends: dict[ModelSpec, Backend] = {}
         self._guard = Lock()  # between the threads of the runs
@@ -141,8 +144,11 @@ class Engine:
         except Exception as error:
             yield refused(id, error, started)
         else:
+            self.prices.prepare(id)
             policy = RetryPolicy(attempts=self.settings.api.retries + 1)
-            yield from ask(backend, messages, params, policy=policy)
+            with closing(ask(backend, messages, params, policy=policy)) as answer:
+                for now in answer:
+                    yield self._priced(messages, now) if now.done else now
 
     def start(
         self,
@@ -156,10 +162,14 @@ class Engine:
         answer, first = self.ask(model, messages, params), Snapshot(_spec(model).id, "", Timing(time.perf_counter()))
         if before:
             answer, first = go_on(answer, before), replace(first, text=before.text, reasoning=before.reasoning)
-        run = Run(answer, first)
+        run = Run(answer, first, lambda now: self._priced(messages, now, first.text + first.reasoning))
         with self._guard:
             self._runs = [other for other in self._runs if other.active] + [run]
         return run
+
+    def _priced(self, messages: Sequence[Message], answer: Snapshot, before: str = "") -> Snapshot:
+        """An answer that has ended, and its cost. `before`: what of it had been said already."""
+        return replace(answer, cost=self.prices.cost(answer.model, messages, answer, before))
 
     def capabilities(self, model: Model) -> Capabilities | None:
         """What a model takes; None where it cannot be connected."""

@@ -31,9 +31,13 @@ class RunEvent:
 class Run:
     """One answer being made by a thread of the server."""
 
-    def __init__(self, source: Generator[Snapshot], first: Snapshot) -> None:
+    def __init__(
+        self, source: Generator[Snapshot], first: Snapshot, finish: Callable[[Snapshot], Snapshot] | None = None
+    ) -> None:
+        """`finish`: adds to the last snapshot of an answer that is stopped."""
         self.id = secrets.token_urlsafe(16)
         self._event = RunEvent(0, first, "running")
+        self._finish = finish or (lambda snapshot: snapshot)
         self._stop = Event()
         self._changed = Condition()  # between the run's thread and its followers
         self._listeners: list[Callable[[], object]] = []
@@ -55,7 +59,7 @@ class Run:
         with self._changed:
             if self.active:
                 now = self._event.snapshot
-                self._publish(replace(now, finish_reason="stopped", stage=None), "stopped")
+                self._publish(self._finish(replace(now, finish_reason="stopped", stage=None)), "stopped")
 
     def follow(self, after: int = -1) -> Generator[RunEvent]:
         """Events newer than the cursor `after`, the newest each time, until the run has ended."""

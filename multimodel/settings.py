@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -41,6 +41,11 @@ class Endpoint(BaseModel):
         return name
 
 
+Rate = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Rates = tuple[Rate, Rate] | tuple[Rate, Rate, Rate]
+"""US dollars for a million tokens of prompt, of answer, and of prompt that the service had cached."""
+
+
 class Group(BaseSettings):
     """Settings that belong together.
 
@@ -55,6 +60,14 @@ class Group(BaseSettings):
         env_ignore_empty=True,
         populate_by_name=True,
     )
+
+
+def _model_ids(texts: Iterable[str]) -> tuple[str, ...]:
+    """Ids of models as they are usually written. Raises ValueError, which pydantic reports with the variable's name."""
+    try:
+        return tuple(str(ModelId.parse(text)) for text in texts)
+    except InvalidModelId as error:
+        raise ValueError(f"{error} {error.hint}") from None
 
 
 def _env(*names: str, **options: Any) -> Any:
@@ -82,7 +95,13 @@ class ApiSettings(Group):
     endpoints: tuple[Endpoint, ...] = _env("ENDPOINTS", default=())
     first_token_timeout: float = _env("MULTIMODEL_FIRST_TOKEN_TIMEOUT", default=120.0, gt=0)
     stall_timeout: float = _env("MULTIMODEL_STALL_TIMEOUT", default=45.0, gt=0)
+    prices: dict[str, Rates] = _env("PRICES", default={})  # by model ids; "endpoint:*" is all of an endpoint
     retries: int = _env("MULTIMODEL_RETRIES", default=2, ge=0, le=10)
+
+    @field_validator("prices")
+    @classmethod
+    def _of_models(cls, prices: dict[str, Rates]) -> dict[str, Rates]:
+        return dict(zip(_model_ids(prices), prices.values(), strict=True))
 
     @field_validator("openai_base_url")
     @classmethod
@@ -104,10 +123,7 @@ class ChatSettings(Group):
     def _are_models(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
         if not columns:
             raise ValueError("at least one column is needed")
-        try:
-            return tuple(str(ModelId.parse(column)) for column in columns)
-        except InvalidModelId as error:
-            raise ValueError(f"{error} {error.hint}") from None
+        return _model_ids(columns)
 
 
 class PerformanceSettings(Group):

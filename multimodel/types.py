@@ -239,6 +239,20 @@ class Usage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a service takes for an answer, in US dollars."""
+
+    amount: float | None  # None: not known, which is not nothing
+    about: str = ""  # why it is not known, or only about right; empty: as the service counts
+    source: str = ""  # whose price it is, how high, and of when
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the true amount may be another."""
+        return self.amount is not None and bool(self.about)
+
+
 StageName = Literal["queued", "downloading", "starting", "loading", "reading", "retrying"]
 
 
@@ -268,6 +282,8 @@ class Chunk:
     note: str = ""  # something the person should know about this answer
     at: float | None = None  # time.perf_counter() where the piece arrived: one clock for all processes of a machine
     logprobs: tuple[TokenLogprob, ...] = ()  # of tokens not told before, whether or not their text can be shown yet
+    cost: Cost | None = None  # where the service itself says it
+    provider: str = ""  # who answers, where a router chose
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +333,8 @@ class Snapshot:
     notes: tuple[str, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token of the answer, a stop string's too; empty unless asked for
     params: SamplingParams | None = None  # as they were sent; None until the model is asked
+    cost: Cost | None = None  # None: nothing is paid for it, or it has not ended
+    provider: str = ""  # who answered, where a router chose
 
     @property
     def done(self) -> bool:

@@ -31,6 +31,7 @@ from multimodel.types import ModelId
 from . import markdown
 from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
+from .cost import CostLine
 from .format import called, overflow
 from .judge import JudgePanel
 from .shortcuts import sheet
@@ -136,6 +137,7 @@ class ChatTab:
         self.engine = engine
         self.boards = boards
         self.judge = JudgePanel(engine)
+        self.cost = CostLine(boards)
         self.per_second = engine.settings.performance.updates_per_second
         self._followers: dict[str, object] = {}  # page session: its newest follower
 
@@ -351,6 +353,7 @@ class ChatTab:
                 self.examples = [gr.Button(text, size="sm") for text in EXAMPLES]
             self.warning = gr.HTML("", elem_id="mm-warning")
             self.size = gr.HTML("", elem_id="mm-size")  # of its own: typing must not wipe a refusal away
+            self.cost.build()
             with gr.Row(elem_id="mm-prompt-row", equal_height=True):
                 self.prompt = gr.Textbox(
                     placeholder="Ask all columns",
@@ -419,6 +422,7 @@ class ChatTab:
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated
         self.prompt.change(self.measure, [self.prompt, self.id], [self.size], trigger_mode="always_last", **QUICK)
+        self.cost.connect(self.prompt, self.id)
         self._connect_settings(panel)
         self.judge.connect(page)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multimodel.types import LoadOptions, ModelId, PromptSize, Snapshot, Stage
+from multimodel.prices import Spent, money, spent_text
+from multimodel.types import Cost, LoadOptions, ModelId, PromptSize, Snapshot, Stage
 
 ROUGH_TOKENS, ROUGH_SECONDS = 40, 0.2
 """Below either, a rate is marked rough: one late token would change it by more than a reader expects."""
@@ -120,12 +121,47 @@ def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     if usage:
         mark = "~" if usage.estimated else ""
         rows.append((f"{mark}{usage.output_tokens} tokens", _tokens_help(snapshot)))
+    if snapshot.cost:
+        rows.append(cost_figure(snapshot.cost))
     if snapshot.finish_reason and snapshot.finish_reason != "error":
         rows.append((FINISH[snapshot.finish_reason], f"Finish reason: {snapshot.finish_reason}"))
     if timing.loading >= 0.05 and (snapshot.done or timing.first_token is not None):
         why = "Queue, download, start, loading and retries: until the model was asked; not counted in the other figures"
         rows.append((f"ready after {seconds(timing.loading)}", why))
     return rows
+
+
+def cost_figure(cost: Cost) -> tuple[str, str]:
+    """What an answer costs, and what to know of it.
+
+    >>> cost_figure(Cost(0.00012, source="told by the service"))
+    ('$0.00012', 'US dollars. Told by the service.')
+    >>> cost_figure(Cost(None, "No price is known for x."))
+    ('cost –', 'No price is known for x.')
+    """
+    if cost.amount is None:
+        return "cost –", cost.about
+    parts = ["US dollars", sentence(cost.source), f"An estimate: {cost.about}" if cost.about else ""]
+    return f"{'~' * cost.estimated}{money(cost.amount)}", " ".join(f"{part}." for part in parts if part)
+
+
+def spent_figure(spent: Spent) -> tuple[str, str]:
+    """What answers cost together, and what to know of it; empty where nobody is paid.
+
+    >>> spent_figure(Spent(0.5, paid=2, unknown=1))
+    ('$0.50, 1 unknown', 'US dollars, for 2 answers, earlier versions included. The cost of 1 answer is not known.')
+    """
+    if not spent:
+        return "", ""
+    why = [f"US dollars, for {counted(spent.paid, 'answer')}, earlier versions included."] if spent.paid else []
+    why += ["Some of it is an estimate."] if spent.estimated else []
+    why += [f"The cost of {counted(spent.unknown, 'answer')} is not known."] if spent.unknown else []
+    return spent_text(spent).replace("–", "cost –"), " ".join(why)
+
+
+def sentence(text: str) -> str:
+    """The same with a capital at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def _tokens_help(snapshot: Snapshot) -> str:

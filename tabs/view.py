@@ -16,7 +16,7 @@ from multimodel.errors import MultimodelError, TooLarge
 from multimodel.types import LoadOptions, ModelId, Snapshot, Timing
 
 from . import markdown
-from .format import backend_name, figures, short_name, stage_text, variations
+from .format import backend_name, figures, short_name, spent_figure, stage_text, variations
 
 RECENT = 6
 """Turns of a column that fill any screen: they are shown first when a conversation is opened."""
@@ -31,7 +31,14 @@ def board_view(board: Board, streams: dict[str, markdown.Stream], *, opening: bo
     if opening:
         columns = tuple(map(_newest, columns))
     return {
-        "columns": [_column(column, board.spec(column).load, streams, board.votes) for column in columns],
+        "columns": [
+            {
+                **_column(column, board.spec(column).load, streams, board.votes),
+                "spent": spent_figure(board.spent(column.key)),
+            }
+            for column in columns
+        ],
+        "spent": spent_figure(board.spent()),
         "running": sum(column.live is not None for column in columns),
         "full": len(columns) >= MAX_COLUMNS,
         "empty": not any(column.turns or column.live for column in columns),

@@ -10,6 +10,7 @@ from huggingface_hub import InferenceClient
 
 from ..errors import InvalidSetting, MultimodelError
 from ..pool import Pool
+from ..prices import Offers, offers_from
 from ..settings import Settings
 from ..types import Capabilities, Chunk, Message, ModelSpec, PromptSize, SamplingParams
 from . import remote
@@ -17,6 +18,7 @@ from .service import PLACEHOLDER, Service, revealed
 from .wire import Event, Wire, events
 
 ROUTER = "https://router.huggingface.co/v1"
+ANSWERED = "x-inference-provider"  # the header in which the router says who answers
 
 
 def request_args(name: str, messages: Sequence[Message], params: SamplingParams) -> dict[str, Any]:
@@ -59,6 +61,8 @@ class HfInferenceBackend:
                 if not response.is_success:
                     response.read()
                     response.raise_for_status()
+                if provider := response.headers.get(ANSWERED):
+                    yield {"provider": provider}
                 yield from events(response.iter_bytes(), response.headers.get("Content-Type", ""))
 
         wire = Wire(self._service.key)
@@ -105,6 +109,11 @@ def names(backend: str, settings: Settings) -> tuple[str, ...]:
 def listed(backend: str, settings: Settings) -> tuple[str, ...]:
     """The same, raising MultimodelError where there is no list."""
     return remote.names(service(settings))
+
+
+def offers(settings: Settings) -> Offers:
+    """What each model costs at each provider, as the router lists it. Raises MultimodelError."""
+    return offers_from(remote.rows(service(settings)))
 
 
 def service(settings: Settings) -> Service:

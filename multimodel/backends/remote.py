@@ -18,7 +18,7 @@ from ..errors import ConnectionFailure, ModelNotFound, MultimodelError, Protocol
 from ..pump import Arrived, pump
 from ..schema import schema_from
 from ..settings import ApiSettings
-from ..types import RANGES, Chunk, FinishReason, SamplingParams, TokenLogprob, Usage
+from ..types import RANGES, Chunk, Cost, FinishReason, SamplingParams, TokenLogprob, Usage
 from .failures import guarded, translated
 from .service import PLACEHOLDER, Service
 from .wire import Event, Wire, parsed, whole
@@ -34,6 +34,7 @@ AFTER_FINISH = 2.0
 keeps the line open must not keep the answer open."""
 
 MOST_ALTERNATIVES = int(RANGES["top_logprobs"][1])
+LARGEST_COST = 1e6  # US dollars; more is no cost of an answer
 LIST_TIMEOUT = 3.0
 LIST_LIMIT = 16 << 20
 
@@ -88,7 +89,7 @@ def _named(error: Exception, wire: Wire, service: Service, name: str) -> Multimo
     own = translated(error, service, name)
     if isinstance(own, ModelNotFound):
         with suppress(Exception):  # the names are a courtesy
-            known = next(_read_names(wire, service))
+            known = _names(next(_read_rows(wire, service)))
             own.hint = suggestion(service.backend, name, known) or own.hint
     return own
 
@@ -132,6 +133,8 @@ class Story:
     def __init__(self) -> None:
         self.finish_reason: FinishReason | None = None
         self._usage: Usage | None = None
+        self._cost: Cost | None = None
+        self._provider = ""
         self._pieces = 0  # events with text or thoughts: about as many as tokens
         self._said = 0  # characters of text
         self._thought = 0
@@ -152,6 +155,8 @@ class Story:
         """What an event says, stamped with its time; an empty chunk where it says nothing. Raises ProtocolFailure."""
         event, self._at = arrived.item, arrived.at
         self._usage = usage_of(event) or self._usage
+        self._cost = cost_of(event) or self._cost
+        self._provider = _text(event.get("provider")) or self._provider
         text, reasoning = "", ""
         logprobs: tuple[TokenLogprob, ...] = ()
         for choice in _first_choice(event):
@@ -177,7 +182,8 @@ class Story:
         if self.finish_reason == "length" and self._thought and not self._said:
             yield Chunk(note="All of max_tokens went into thinking; raise it to see an answer.")
         usage = self._usage or Usage(output_tokens=self._pieces, estimated=True)
-        yield Chunk(finish_reason=self.finish_reason or "incomplete", usage=usage, at=self._at)
+        reason = self.finish_reason or "incomplete"
+        yield Chunk(finish_reason=reason, usage=usage, at=self._at, cost=self._cost, provider=self._provider)
 
     def _counted(self, chunk: Chunk) -> Chunk:
         self._pieces += bool(chunk.text or chunk.reasoning)
@@ -248,6 +254,19 @@ def usage_of(event: Event) -> Usage | None:
     return Usage(_count(usage.get("prompt_tokens")), _count(usage["completion_tokens"]), reused_tokens=_count(cached))
 
 
+def cost_of(event: Event) -> Cost | None:
+    """What the service itself says that it takes, in US dollars, as OpenRouter does.
+
+    >>> cost_of({"usage": {"completion_tokens": 2, "cost": 0.00012}})
+    Cost(amount=0.00012, about='', source='told by the service with the answer')
+    """
+    usage = event.get("usage")
+    amount = usage.get("cost") if isinstance(usage, dict) else None
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < LARGEST_COST:
+        return None
+    return Cost(float(amount), source="told by the service with the answer")
+
+
 def _count(value: object) -> int:
     return max(0, value) if isinstance(value, int) else 0
 
@@ -267,9 +286,14 @@ def printable(text: str) -> str:
 
 def names(service: Service) -> tuple[str, ...]:
     """The models a service lists, asked with a short time limit. Raises MultimodelError."""
+    return _names(rows(service))
+
+
+def rows(service: Service) -> tuple[Event, ...]:
+    """The same as objects, with all that the service says of them. Raises MultimodelError."""
     wire = Wire(service.key)
     replies = pump(
-        lambda: guarded(lambda: _read_names(wire, service), lambda e: translated(e, service, "")),
+        lambda: guarded(lambda: _read_rows(wire, service), lambda e: translated(e, service, "")),
         wire.hang_up,
         first_timeout=LIST_TIMEOUT,
         stall_timeout=LIST_TIMEOUT,
@@ -278,13 +302,17 @@ def names(service: Service) -> tuple[str, ...]:
         return next((reply.item for reply in replies if reply), ())
 
 
-def _read_names(wire: Wire, service: Service) -> Generator[tuple[str, ...]]:
+def _read_rows(wire: Wire, service: Service) -> Generator[tuple[Event, ...]]:
     headers = {"Authorization": f"Bearer {service.key or PLACEHOLDER}"}
     with wire.client.stream("GET", f"{service.base_url}/models", headers=headers, timeout=LIST_TIMEOUT) as response:
         if not response.is_success:
             response.read()
             response.raise_for_status()
-        body = parsed(whole(response.iter_bytes(), LIST_LIMIT))
-    rows = body.get("data")
-    found = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    yield tuple(dict.fromkeys(printable(name) for name in found if isinstance(name, str) and name))
+        found = parsed(whole(response.iter_bytes(), LIST_LIMIT)).get("data")
+    yield tuple(row for row in found if isinstance(row, dict)) if isinstance(found, list) else ()
+
+
+def _names(found: Iterable[Event]) -> tuple[str, ...]:
+    """Each once, in their order."""
+    ids = [row.get("id") for row in found]
+    return tuple(dict.fromkeys(printable(name) for name in ids if isinstance(name, str) and name))

@@ -125,7 +125,7 @@ def _lane(model: str, setting: str, found: Sequence[Answered]) -> Lane:
     alone = [one.answer for one in good if not one.shared] or [one.answer for one in good]
     first = sorted(ttft for answer in alone if (ttft := answer.timing.ttft) is not None)
     tokens = [one.answer.usage.output_tokens for one in good if one.answer.usage]
-    costs = [cost for one in found if (cost := getattr(one.answer, "cost", None))]
+    costs = [cost for one in found if (cost := one.answer.cost)]
     known = [cost.amount for cost in costs if cost.amount is not None]
     return Lane(
         model,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ..conversation import Options, State, Turn
 from ..errors import MultimodelError, by_name
 from ..leaderboard import Ballot
-from ..types import FinishReason, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
+from ..types import Cost, FinishReason, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
 
 Logprob = tuple[str, float, list[tuple[str, float]]]
 """A token: its bytes, one character each; its log-probability; the likeliest tokens in its place."""
@@ -40,6 +40,8 @@ class Ending(Form):
     error: Failure | None = None
     notes: tuple[str, ...] = ()
     params: SamplingParams | None = None  # as they were sent
+    cost: Cost | None = None  # at the prices of its day
+    provider: str = ""
 
 
 BALLOT: TypeAdapter[Ballot] = TypeAdapter(Ballot)
@@ -70,6 +72,8 @@ def ending(answer: Snapshot) -> Ending:
         error=Failure(type=type(error).__name__, message=str(error), hint=error.hint) if error else None,
         notes=answer.notes,
         params=answer.params,
+        cost=answer.cost,
+        provider=answer.provider,
     )
 
 
@@ -88,6 +92,8 @@ def answer(model: ModelId, text: str, reasoning: str, end: Ending) -> Snapshot:
         reasoning=reasoning,
         notes=end.notes,
         params=end.params,
+        cost=end.cost,
+        provider=end.provider,
     )
 
 
