@@ -117,6 +117,8 @@ function show(state) {
   showSpent(document.querySelector("#mm-spent span"), state.spent);
   problem.hidden = !state.problem;
   if (problem.textContent !== state.problem) problem.textContent = state.problem;
+  window.mmState = state; // for what else in the page depends on it
+  document.dispatchEvent(new Event("mm-state"));
 }
 
 // --- editing a prompt in its place

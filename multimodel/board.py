@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from threading import RLock
+from threading import RLock, Thread
 from typing import Protocol
 
 from .conversation import MAX_COLUMNS, Conversation, Lane, Options, State, Tree, Turn, cut, now, title_of
@@ -21,6 +22,7 @@ from .prices import Expected, Spent, expected, total
 from .registry import honoured
 from .runs import Run
 from .types import Message, ModelId, ModelSpec, PromptSize, Snapshot
+from .waiting import Queue
 
 __all__ = ["CONTINUED", "MAX_COLUMNS", "Board", "Column", "Options", "Turn", "conversation"]
 
@@ -57,6 +59,9 @@ class Keeper(Protocol):
     def voted(self, turns: tuple[int, ...], best: int | None, ballot: Ballot) -> None:
         """A vote on the answers of these turns."""
 
+    def waiting(self, queue: Queue) -> None:
+        """The prompts that wait."""
+
     def flush(self) -> None:
         """Write what is not yet written."""
 
@@ -86,8 +91,10 @@ class Board:
         keeper: Keeper | None = None,
         kept: Conversation | None = None,
         votes: Iterable[tuple[tuple[int, ...], Verdict, int | None]] = (),
+        queue: Queue | None = None,
     ) -> None:
-        """`kept`: what was written down of it, in place of `models` and `shared`; `votes` too, as `vote` makes them."""
+        """`kept`: what was written down of it, in place of `models` and `shared`; `votes` too, as `vote` makes them,
+        and the prompts of the `queue`, which go on only when a person says so."""
         self.id = id or secrets.token_urlsafe(32)
         self._engine = engine
         self._keeper = keeper
@@ -100,6 +107,8 @@ class Board:
         self._created = kept.created if kept else now()
         self._runs: dict[int, Run] = {}  # by the ids of the turns they answer
         self._spent: dict[str | None, Spent] = {}  # by columns, as far as it was asked for since an answer ended
+        self._queue = replace(queue or Queue(), paused=bool(queue))
+        self._watchers: dict[Callable[[], object], list[Callable[[], None]]] = {}  # with what ends their watching
         self.votes: dict[int, Verdict] = {}  # by turns: which were voted best, or among a tie, or bad
         for turns, verdict, best in votes:
             self._mark(turns, verdict, best)
@@ -187,11 +196,14 @@ class Board:
             return spec
 
     def watch(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """Call `listener`, from other threads, whenever a running answer changes; returns the function that ends it."""
+        """Call `listener`, from other threads, whenever an answer changes, also of those that are begun
+        later; returns the function that ends it."""
         with self._lock:
-            ends = [run.on_change(listener) for run in self._runs.values()]
+            ends = self._watchers[listener] = [run.on_change(listener) for run in self._runs.values()]
 
         def unwatch() -> None:
+            with self._lock:
+                self._watchers.pop(listener, None)
             for end in ends:
                 end()
 
@@ -200,16 +212,70 @@ class Board:
     # what a person does with a prompt
 
     def send(self, prompt: str, *, seen: int | None = None) -> bool:
-        """Ask every column; nothing happens for an empty prompt. Raises BadRequest while answers are on their way.
+        """Ask every column, or while answers are on their way put the prompt into the queue; whether it was not empty.
+        Raises BadRequest where too many wait.
 
         `seen`: the revision that the person saw. What another page has asked since then stays, as another version.
         """
         with self._lock:
             if not prompt.strip():
                 return False
-            self._refuse_while_active()
-            self._step(self._ask(lane, prompt, self._seen_head(lane, seen)) for lane in self._state.lanes)
+            self._settle()
+            if self._runs:
+                first = not self._queue
+                self._keep_queue(self._queue.add(prompt))
+                for run in self._runs.values() if first else ():
+                    self._go_on_after(run)
+            else:
+                self._step(self._ask(lane, prompt, self._seen_head(lane, seen)) for lane in self._state.lanes)
             return True
+
+    # prompts that wait
+
+    @property
+    def queue(self) -> Queue:
+        """The prompts that wait until all columns have answered."""
+        return self._queue
+
+    def requeue(self, change: Callable[[Queue], Queue]) -> None:
+        """Change what waits: `lambda queue: queue.remove(3)`."""
+        with self._lock:
+            self._keep_queue(change(self._queue))
+
+    def go_on(self) -> None:
+        """Send what waits after all: at once, or when the running answers have ended."""
+        with self._lock:
+            self._keep_queue(replace(self._queue, paused=False))
+            self._settle()
+
+    def _keep_queue(self, queue: Queue) -> None:
+        if queue.waiting != self._queue.waiting and self._keeper:
+            self._keeper.waiting(queue)
+        self._queue = queue
+
+    def _pause(self) -> None:
+        self._queue = replace(self._queue, paused=bool(self._queue))
+
+    def _advance(self, *, just_ended: bool) -> None:
+        """Send what waits next, now that nothing is being answered; not where every answer before it failed."""
+        heads = [self._tree[lane.head] for lane in self._state.lanes if lane.head is not None]
+        if just_ended and all(turn.answer.error for turn in heads):
+            self._pause()
+        if not self._queue or self._queue.paused or self._engine.closed:
+            return
+        first = self._queue.waiting[0]
+        self._keep_queue(self._queue.remove(first.id))
+        self._step(self._ask(lane, first.prompt, lane.head) for lane in self._state.lanes)
+
+    def _go_on_after(self, run: Run) -> None:
+        """See to it that the queue goes on when this run has ended, whether a page is looking or not."""
+
+        def look() -> None:  # from the thread of the run, which must not wait for the lock of the board
+            if not run.active:
+                Thread(target=self.active, name="queue", daemon=True).start()
+
+        run.on_change(look)
+        look()  # it may have ended just now
 
     def regenerate(self, key: str, turn: int | None = None, *, everywhere: bool = False, anyway: bool = False) -> None:
         """Ask a prompt of one column again, the last one where `turn` is None; what was answered stays as a version.
@@ -241,8 +307,10 @@ class Board:
                 self._step(self._resumed(other, last) if other is lane else other for other in self._state.lanes)
 
     def stop(self, key: str | None = None) -> None:
-        """Stop one column, or all; the text so far stays."""
+        """Stop one column, or all; the text so far stays. After a stop of all, what waits is sent only by `go_on`."""
         with self._lock:
+            if key is None:
+                self._pause()
             for lane in self._state.lanes:
                 if key in (None, lane.key) and lane.head in self._runs:
                     self._runs[lane.head].stop()
@@ -267,6 +335,7 @@ class Board:
         """Take back the last step, settings left alone; answers that are then not shown any more are stopped."""
         with self._lock:
             self._settle()
+            self._pause()
             if before := self._states.get(-1 if self._state.previous is None else self._state.previous):
                 own = {lane.key: lane.own for lane in self._state.lanes}
                 lanes = tuple(replace(lane, own=own.get(lane.key, lane.own)) for lane in before.lanes)
@@ -434,6 +503,12 @@ class Board:
         turn = Turn(prompt, run.newest.snapshot, self._tree.next, parent, lane.key, now(), options)
         self._tree.add(turn)
         self._runs[turn.id] = run
+        for listener, ends in self._watchers.items():
+            ends.append(run.on_change(listener))
+            with suppress(RuntimeError):  # the page's loop may have ended, as in Run
+                listener()  # its first events may be over
+        if self._queue:
+            self._go_on_after(run)
         if self._keeper:
             self._keeper.asked(turn, run, self._title())
         return replace(lane, head=turn.id)
@@ -446,12 +521,13 @@ class Board:
             raise BadRequest(f"{who} still answering.", hint="Wait for the end, or press Stop all.")
 
     def _settle(self) -> None:
-        """Take answers that have ended from their runs into the tree."""
-        for id, run in tuple(self._runs.items()):
-            if not run.active:
-                self._tree.add(replace(self._tree[id], answer=run.newest.snapshot))
-                self._spent.clear()
-                del self._runs[id]
+        """Take answers that have ended from their runs into the tree; after the last of them, what waits is sent."""
+        ended = [id for id, run in self._runs.items() if not run.active]
+        for id in ended:
+            self._spent.clear()
+            self._tree.add(replace(self._tree[id], answer=self._runs.pop(id).newest.snapshot))
+        if not self._runs:
+            self._advance(just_ended=bool(ended))
 
     # states
 

@@ -120,7 +120,8 @@ class Boards:
         if not (kept and kept.states):
             return None
         keeper, votes = self.store.record(_owner(secret), chat), self.store.votes(_owner(secret), chat)
-        return self._add(Board(self._engine, id=address, keeper=keeper, kept=kept, votes=votes))
+        queue = self.store.waiting(chat)
+        return self._add(Board(self._engine, id=address, keeper=keeper, kept=kept, votes=votes, queue=queue))
 
     def _new(self, secret: str, chat: str, like: Board | None = None) -> Board:
         models, shared = _defaults(self._engine)

@@ -73,6 +73,7 @@ class Engine:
         self._before_close: list[Callable[[], object]] = []
         self._probing = Lock()  # between the pages that open
         self._hardware: Hardware | None = None
+        self.closed = False
 
     def hardware(self) -> Hardware:
         """The devices of this machine and why each is used as it is; the first call takes seconds."""
@@ -213,6 +214,7 @@ class Engine:
         while self._before_close:
             self._before_close.pop()()
         with self._guard:
+            self.closed = True  # before the answers end: what waits for their ends is not to be asked any more
             runs, self._runs = self._runs, []
         for run in runs:
             run.stop()

@@ -37,6 +37,7 @@ from .judge import JudgePanel
 from .shortcuts import sheet
 from .toolbar import menu
 from .view import board_view, problem_text
+from .waiting import WaitingList, waiting_widget
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BRANCHED = "This conversation went on in another tab: your prompt is another version beside it. Its arrows show both."
@@ -351,6 +352,7 @@ class ChatTab:
         with gr.Column(elem_id="mm-composer"):
             with gr.Row(elem_id="mm-examples"):
                 self.examples = [gr.Button(text, size="sm") for text in EXAMPLES]
+            self.waiting = waiting_widget()
             self.warning = gr.HTML("", elem_id="mm-warning")
             self.size = gr.HTML("", elem_id="mm-size")  # of its own: typing must not wipe a refusal away
             self.cost.build()
@@ -418,6 +420,7 @@ class ChatTab:
         self.list_button.click(None, js="() => window.mmToggleList()")
         self.sheet_button.click(None, js="() => window.mmSheet()")
         ConversationList(self.boards, self.list, self.show).connect(self.id, board, following)
+        WaitingList(self.boards, self.waiting).connect(self.id, self.stage, following)
         self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated

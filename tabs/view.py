@@ -45,6 +45,8 @@ def board_view(board: Board, streams: dict[str, markdown.Stream], *, opening: bo
         "chat": board.chat,
         "revision": board.revision,
         "undo": board.can_undo(),
+        "waiting": [[item.id, item.prompt] for item in board.queue.waiting],
+        "paused": board.queue.paused,
         "problem": problem_text(board.problem()),
     }
 

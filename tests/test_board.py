@@ -231,10 +231,10 @@ def running(reply: Reply, **replies: Reply) -> tuple[Engine, Fakes, Board]:
     return engine, fakes, board
 
 
-def test_a_second_prompt_waits_for_the_first() -> None:
+def test_nothing_goes_on_from_an_answer_while_others_are_made() -> None:
     engine, fakes, board = running(until(Event(), "still"))
     with engine, pytest.raises(BadRequest, match="2 columns") as caught:
-        board.send("next")
+        board.continue_all(board.columns()[0].key, 1)
     assert "Stop" in caught.value.hint
     assert len(fakes["a"].asked) == 1
 

@@ -277,23 +277,6 @@ def test_an_empty_prompt_sends_nothing(chat: Chat, text: str) -> None:
     assert chat.warning.inner_text().strip() == ""
 
 
-def test_a_prompt_that_cannot_be_sent_yet_stays(chat: Chat) -> None:
-    chat.ask(ENDLESS)
-    chat.growing(1)
-    chat.ask("and another")
-    chat.expect(chat.warning).to_contain_text("One column is still answering. Wait for the end, or press Stop all.")
-    chat.page.wait_for_timeout(500)  # what follows typing must not wipe it away
-    assert "still answering" in chat.warning.inner_text()
-    assert chat.prompt.input_value() == "and another"
-    chat.page.get_by_role("button", name="Stop all").click()
-    chat.finished()
-    chat.prompt.press("Enter")
-    chat.finished(2)
-    assert chat.answer(0) == "and another"
-    assert chat.prompt.input_value() == ""
-    assert chat.warning.inner_text().strip() == ""
-
-
 @pytest.mark.parametrize("model", ["echo:any", "echo:slow"])
 def test_the_end_of_an_answer_stays_in_view(chat: Chat, model: str) -> None:
     """While it grows, when it ends and when the next prompt is sent; but not for somebody who reads further up."""

@@ -10,6 +10,7 @@ from ..conversation import Options, State, Turn
 from ..errors import MultimodelError, by_name
 from ..leaderboard import Ballot
 from ..types import Cost, FinishReason, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
+from ..waiting import Waiting
 
 Logprob = tuple[str, float, list[tuple[str, float]]]
 """A token: its bytes, one character each; its log-probability; the likeliest tokens in its place."""
@@ -47,6 +48,7 @@ class Ending(Form):
 BALLOT: TypeAdapter[Ballot] = TypeAdapter(Ballot)
 STATE: TypeAdapter[State] = TypeAdapter(State)
 OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
+WAITING: TypeAdapter[tuple[Waiting, ...]] = TypeAdapter(tuple[Waiting, ...])
 LOGPROBS: TypeAdapter[list[Logprob]] = TypeAdapter(list[Logprob])
 
 KEY = r"^[\w-]{1,40}$"  # of a column; it becomes part of the page

@@ -82,4 +82,21 @@ CREATE TABLE votes (
 CREATE INDEX votes_of_owner ON votes (owner, conversation);
 """
 
-MIGRATIONS = (FIRST, SECOND)
+KEPT = """
+CREATE TABLE waiting (
+    conversation TEXT PRIMARY KEY,
+    body TEXT NOT NULL                -- prompts that wait until all columns have answered, as JSON
+) WITHOUT ROWID;
+
+CREATE TABLE shelf (                  -- what a visitor keeps under names
+    owner TEXT NOT NULL,
+    kind TEXT NOT NULL,               -- "preset" or "prompt"
+    name TEXT NOT NULL,
+    at REAL NOT NULL,
+    chosen INTEGER NOT NULL DEFAULT 0,  -- whether it is the one of its kind that new chats begin with
+    body TEXT NOT NULL,               -- a Preset or a Prompt as JSON
+    PRIMARY KEY (owner, kind, name)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS = (FIRST, SECOND, KEPT)

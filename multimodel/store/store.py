@@ -15,9 +15,10 @@ from ..errors import MultimodelError, StoreError
 from ..leaderboard import Ballot, Verdict
 from ..runs import Run
 from ..types import ModelId, TokenLogprob, whole
+from ..waiting import Queue
 from . import forms
 from .database import Database, transaction
-from .forms import BALLOT, LOGPROBS, OPTIONS, STATE, Ending
+from .forms import BALLOT, LOGPROBS, OPTIONS, STATE, WAITING, Ending
 from .writer import Writer, end, told
 
 KEPT_STATES = 100  # of a conversation: how far undo goes back
@@ -207,6 +208,11 @@ class Store:
         rows = self._rows(sql, (owner, id))
         return [(tuple(json.loads(turns)), BALLOT.validate_json(body).verdict, best) for turns, body, best in rows]
 
+    def waiting(self, id: str) -> Queue:
+        """The prompts that wait in a conversation."""
+        rows = self._rows("SELECT body FROM waiting WHERE conversation = ?", (id,))
+        return Queue(WAITING.validate_json(rows[0][0])) if rows else Queue()
+
     def _rows(self, sql: str, values: Iterable[object]) -> list[tuple]:  # type: ignore[type-arg]
         with self._writer.lock:
             self._writer.flush()
@@ -263,6 +269,17 @@ class Record:
         sql = "INSERT INTO votes (owner, conversation, at, turns, best, body) VALUES (?, ?, ?, ?, ?, ?)"
         self._writer.add(lambda connection: connection.execute(sql, row))
 
+    def waiting(self, queue: Queue) -> None:
+        """The prompts that wait."""
+        id, body = self._id, WAITING.dump_json(queue.waiting).decode()
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM waiting WHERE conversation = ?", (id,))
+            if queue:
+                connection.execute("INSERT INTO waiting VALUES (?, ?)", (id, body))
+
+        self._writer.add(change)
+
     def flush(self) -> None:
         """Write what is not yet written, of all conversations."""
         self._writer.flush()
@@ -305,7 +322,7 @@ def _interrupted(connection: sqlite3.Connection, conversation: str, turn: int, m
 def _forget(connection: sqlite3.Connection, before: float) -> None:
     """Remove what was deleted before this, and boards on which nothing was asked for as long."""
     old = "SELECT id FROM conversations WHERE deleted < ?1 OR (title = '' AND updated < ?1)"
-    for table in ("states", "turns", "pieces", "logprobs"):
+    for table in ("states", "turns", "pieces", "logprobs", "waiting"):
         connection.execute(f"DELETE FROM {table} WHERE conversation IN ({old})", (before,))
     connection.execute(f"DELETE FROM conversations WHERE id IN ({old})", (before,))
 

@@ -1,0 +1,61 @@
+"""The prompts that wait while columns still answer, as a list above the prompt box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from multimodel.board import Board
+from multimodel.boards import Boards
+from multimodel.waiting import Queue
+
+from .view import board_view
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+def waiting_widget() -> gr.HTML:
+    """The place of the list; the view of the board says what is in it."""
+    return gr.HTML(
+        {},
+        html_template=(ASSETS / "waiting.html").read_text("utf-8"),
+        js_on_load=(ASSETS / "waiting.js").read_text("utf-8"),
+        apply_default_css=False,
+        elem_id="mm-waiting",
+    )
+
+
+class WaitingList:
+    """What a person does with what waits."""
+
+    def __init__(self, boards: Boards, widget: gr.HTML) -> None:
+        self.boards = boards
+        self.widget: Any = widget
+
+    def act(self, id: str, event: gr.EventData) -> dict[str, Any]:
+        """Every event of the list: its name is `op`, the prompt it is about `item`."""
+        board = self.boards.get(id)
+        self._change(board, event)
+        return board_view(board, {})
+
+    def _change(self, board: Board, event: gr.EventData) -> None:
+        item = int(getattr(event, "item", 0))
+        match event.op:
+            case "edit":
+                board.requeue(lambda queue: queue.edit(item, str(event.prompt)))
+            case "remove":
+                board.requeue(lambda queue: queue.remove(item))
+            case "earlier":
+                board.requeue(lambda queue: queue.move(item, -1))
+            case "clear":
+                board.requeue(lambda _: Queue())
+            case "go on":
+                board.go_on()
+
+    def connect(self, id: Component, stage: Component, following: dict[str, Any]) -> None:
+        """Connect the widget; after an event the page follows the board that it shows."""
+        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+        self.widget.act(self.act, [id], [stage], **quick).then(**following)
