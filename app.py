@@ -26,6 +26,7 @@ from multimodel.web import Guard
 from tabs.chat import ChatTab
 from tabs.explorer import CHAT, ExplorerTab
 from tabs.finetune import FinetuneTab
+from tabs.live import live_route
 from tabs.page import header, theme
 from tabs.system import TAB as SYSTEM
 from tabs.system import SystemTab
@@ -43,13 +44,13 @@ def arguments(argv: Sequence[str] | None, settings: Settings) -> argparse.Namesp
     return parser.parse_args(argv)
 
 
-def build(engine: Engine) -> gr.Blocks:
-    """The page."""
+def build(engine: Engine, boards: Boards | None = None) -> gr.Blocks:
+    """The page. `boards`: where its visitors' conversations are, if they are followed by a server too."""
+    boards = boards or Boards(engine)
     page: gr.Blocks
     with gr.Blocks(title="MultiModel", fill_width=True, analytics_enabled=False) as page:
         header(engine, page)
         with gr.Tabs(elem_id="mm-tabs") as tabs:
-            boards = Boards(engine)
             chat = ChatTab(engine, boards)
             with gr.Tab("Chat", id=CHAT, elem_id="mm-chat-tab"):
                 chat.build(page)
@@ -62,9 +63,9 @@ def build(engine: Engine) -> gr.Blocks:
     return page
 
 
-def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: bool = False) -> str:
+def serve(page: gr.Blocks, boards: Boards, host: str, port: int, *, browser: bool = False) -> str:
     """Start serving in the background; the address, once the page answers. Raises OSError when the port is taken."""
-    allowed = engine.settings.security.allowed_hosts
+    settings = boards.settings
     page.queue(max_size=64, default_concurrency_limit=8, api_open=False)
     _, address, _ = page.launch(
         server_name=host,
@@ -83,7 +84,10 @@ def serve(page: gr.Blocks, engine: Engine, host: str, port: int, *, browser: boo
         theme=theme(),
         css_paths=[ASSETS / f"{name}.css" for name in STYLES],
         head_paths=[ASSETS / "head.html"],
-        app_kwargs={"middleware": [Middleware(Guard, allowed_hosts=allowed)]},
+        app_kwargs={
+            "middleware": [Middleware(Guard, allowed_hosts=settings.security.allowed_hosts)],
+            "routes": [live_route(boards, settings.performance.updates_per_second)],
+        },
     )
     return str(address)
 
@@ -125,8 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Port {options.port} on {options.host} is in use. Choose another with --port.", file=sys.stderr)
         return 2
     with Engine(listening(settings, options.host, options.port)) as engine:
-        page = build(engine)
-        address = serve(page, engine, options.host, options.port, browser=not options.no_browser)
+        boards = Boards(engine)
+        page = build(engine, boards)
+        address = serve(page, boards, options.host, options.port, browser=not options.no_browser)
         print(f"Running on {address}", flush=True)
         take_up(engine)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is a Ctrl+C

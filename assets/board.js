@@ -1,5 +1,6 @@
-// The board in the page. The server sends whole states (watch 'value'); this puts them in place, touching only what
-// changed, and reports what a person does as the event 'act' {op, key, model}. Texts come as finished, escaped HTML.
+// The board in the page. The server sends whole states (watch 'value') and, while anything is being answered, a stream
+// of what changes (tabs/live.py); this puts them in place, touching only what changed, and reports what a person does
+// as the event 'act' {op, key, model}. Texts come as finished, escaped HTML.
 const columns = element.querySelector(".mm-columns");
 const strip = element.querySelector(".mm-strip");
 const picker = element.querySelector(".mm-picker");
@@ -7,6 +8,9 @@ const field = picker.querySelector("input");
 const options = picker.querySelector(".mm-options");
 const problem = element.querySelector(".mm-problem");
 const blueprint = element.querySelector(".mm-column-template");
+const growing = element.querySelector(".mm-live-template");
+let state = null; // what the server last said
+const answers = new Map(); // by column: its running answer as far as it has come
 let picking = null; // key of the column whose model is being chosen
 let entries = [];
 let active = -1;
@@ -40,6 +44,49 @@ function showTurns(holder, turns) {
   });
 }
 
+// A running answer: finished blocks are only ever added, what may still change is put in anew.
+function showAnswer(holder, answer) {
+  if (holder.mmAnswer !== answer) {
+    holder.replaceChildren();
+    holder.mmAnswer = answer;
+    if (answer) {
+      holder.innerHTML = answer.asked;
+      holder.append(growing.content.firstElementChild.cloneNode(true));
+    }
+  }
+  if (!answer) return;
+  setHTML(holder.querySelector(".mm-wait"), answer.wait);
+  setHTML(holder.querySelector(".mm-foot"), answer.foot);
+  showThoughts(holder.querySelector(".mm-thoughts"), answer);
+  if (answer.tail || answer.blocks.length) showText(holder, answer);
+}
+
+function showText(holder, answer) {
+  let node = holder.querySelector(".mm-md");
+  if (!node) {
+    node = document.createElement("div");
+    node.className = "mm-md mm-growing";
+    holder.querySelector(".mm-foot").before(node);
+    holder.querySelector(".mm-thoughts").open = false;
+  }
+  if (node.mmBlocks !== answer.blocks) Object.assign(node, { mmBlocks: answer.blocks, mmShown: 0, mmSettled: 0 });
+  const added = answer.blocks.slice(node.mmShown).join("");
+  if (!added && node.mmTail === answer.tail) return;
+  while (node.childNodes.length > node.mmSettled) node.lastChild.remove();
+  if (added) node.insertAdjacentHTML("beforeend", added);
+  Object.assign(node, { mmShown: answer.blocks.length, mmSettled: node.childNodes.length, mmTail: answer.tail });
+  node.insertAdjacentHTML("beforeend", answer.tail);
+}
+
+function showThoughts(node, { thoughts }) {
+  const text = node.querySelector("div");
+  node.hidden = !thoughts;
+  if (!thoughts || text.mmText === thoughts) return;
+  if (text.firstChild && thoughts.startsWith(text.mmText)) text.firstChild.appendData(thoughts.slice(text.mmText.length));
+  else text.textContent = thoughts;
+  text.mmText = thoughts;
+}
+
 function showColumn(column, index, count) {
   let node = columns.querySelector(`[data-key="${column.key}"]`);
   if (!node) {
@@ -64,7 +111,7 @@ function showColumn(column, index, count) {
   node.querySelector('[data-act="regenerate"]').disabled = !column.turns.length;
   node.querySelector('[data-act="clear"]').disabled = !column.turns.length && !column.running;
   showTurns(node.querySelector(".mm-turns"), column.turns);
-  setHTML(node.querySelector(".mm-live"), column.live);
+  showAnswer(node.querySelector(".mm-live"), answers.get(column.key));
   node.querySelector(".mm-blank").hidden = column.turns.length > 0 || column.running;
   if (columns.children[index] !== node) columns.insertBefore(node, columns.children[index] || null);
   if (stick) body.scrollTop = body.scrollHeight;
@@ -100,8 +147,8 @@ function markStrip() {
   [...strip.children].forEach((tab, i) => tab.setAttribute("aria-selected", String(i === at)));
 }
 
-function show(state) {
-  if (!state || !state.columns) return;
+function show() {
+  if (!state) return;
   const keys = new Set(state.columns.map((c) => c.key));
   [...columns.children].forEach((node) => keys.has(node.dataset.key) || node.remove());
   state.columns.forEach((column, i) => showColumn(column, i, state.columns.length));
@@ -115,8 +162,7 @@ function show(state) {
   window.mmShowing(state.chat);
   document.getElementById("mm-undo").disabled = !state.undo;
   showSpent(document.querySelector("#mm-spent span"), state.spent);
-  problem.hidden = !state.problem;
-  if (problem.textContent !== state.problem) problem.textContent = state.problem;
+  tell(state.problem);
   window.mmState = state; // for what else in the page depends on it
   document.dispatchEvent(new Event("mm-state"));
 }
@@ -138,7 +184,7 @@ function edit(button) {
 
 function leaveEdit(turn) {
   turn.mmHTML = null;
-  show(props.value);
+  show();
 }
 
 function sendEdit(form, everywhere) {
@@ -221,8 +267,7 @@ function activate(index) {
 async function open(button) {
   const column = button.closest(".mm-column");
   picking = column.dataset.key;
-  const state = props.value.columns.find((c) => c.key === picking);
-  picker.dataset.current = state.id;
+  picker.dataset.current = state.columns.find((c) => c.key === picking).id;
   column.querySelector(".mm-head").append(picker);
   picker.hidden = false;
   field.value = "";
@@ -314,14 +359,135 @@ element.addEventListener("keydown", (event) => {
 });
 columns.addEventListener("scroll", () => requestAnimationFrame(markStrip), { passive: true });
 
-// --- a page that was away: other tabs may have gone on, and a telephone drops its connections
+// --- running answers
 
+let connection = null; // an AbortController
+let tries = 0;
+let due = false; // whether an update of the page is on its way
+let whole = false; // whether it must look at more than the running answers
+let rest = 0; // the time before which the page has other things to do
+
+// What is new of a running answer; `asked` begins it.
+function take(key, news) {
+  if (news.asked !== undefined) answers.set(key, { asked: news.asked, wait: "", foot: "", tail: "", blocks: [], thoughts: "" });
+  const answer = answers.get(key);
+  if (!answer) return;
+  for (const name of ["wait", "foot", "tail"]) if (name in news) answer[name] = news[name];
+  if (news.thoughts) answer.thoughts = (news.thoughts[0] ? answer.thoughts : "") + news.thoughts[1];
+  if (news.blocks && news.keep) answer.blocks.push(...news.blocks);
+  else if (news.blocks) answer.blocks = news.blocks;
+}
+
+function takeView(view, mine) {
+  if (!view || !view.columns) return;
+  state = { ...view, columns: view.columns.map((column) => ({ ...column, turns: [...column.turns] })) };
+  for (const { key, running, live } of state.columns) {
+    const known = mine && running && answers.get(key)?.asked === live.asked; // the stream is further than this
+    if (!running) answers.delete(key);
+    else if (!known) take(key, live);
+  }
+  whole = true;
+}
+
+function takeLine(news) {
+  if (news.view) takeView(news.view, false);
+  for (const [key, change] of Object.entries(news.columns || {})) {
+    const column = state.columns.find((c) => c.key === key);
+    if (column && "turn" in change) {
+      const { at, turn, ...head } = change;
+      column.turns[at] = turn;
+      Object.assign(column, head);
+      answers.delete(key);
+      whole = true;
+    } else if (column) take(key, change);
+  }
+  if (news.board || news.end) {
+    Object.assign(state, news.board, news.end);
+    whole = true;
+  }
+}
+
+function showAnswers() {
+  const nodes = [...columns.children].filter((node) => answers.has(node.dataset.key));
+  const bodies = nodes.map((node) => node.querySelector(".mm-body"));
+  const stuck = bodies.filter(nearEnd);
+  nodes.forEach((node) => showAnswer(node.querySelector(".mm-live"), answers.get(node.dataset.key)));
+  for (const body of stuck) body.scrollTop = body.scrollHeight;
+}
+
+// Updates take at most about a third of the page's time, however slow the machine: what comes meanwhile waits.
+function update() {
+  const began = performance.now();
+  due = false;
+  whole ? show() : showAnswers();
+  whole = false;
+  setTimeout(() => (rest = performance.now() + 1.8 * (performance.now() - began)));
+}
+
+function soon() {
+  if (due) return;
+  due = true;
+  const pause = Math.max(0, rest - performance.now());
+  setTimeout(() => (document.hidden ? update() : requestAnimationFrame(update)), pause);
+}
+
+async function read(controller, revision) {
+  const running = state.columns.filter((column) => column.running).map((column) => column.key);
+  const body = JSON.stringify({ address: state.address, revision, running });
+  const reply = await fetch(new URL("chat/live", document.baseURI), { method: "POST", body, signal: controller.signal });
+  if (!reply.ok) throw new Error(await reply.text());
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let text = "", ended = false; !ended; ) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error("The stream broke off.");
+    const lines = (text + value).split("\n");
+    text = lines.pop();
+    if (controller !== connection) return;
+    for (const news of lines.map((json) => JSON.parse(json))) {
+      takeLine(news);
+      ended = ended || news.end;
+    }
+    tries = 0;
+    if (lines.some((json) => json !== "{}")) soon();
+  }
+}
+
+// Follow what is being answered; `revision` is that of the page, null to be sent the whole board.
+async function follow(revision) {
+  connection?.abort();
+  const controller = (connection = new AbortController());
+  try {
+    await read(controller, revision);
+    if (controller === connection) connection = null;
+  } catch {
+    if (controller !== connection) return;
+    tries += 1;
+    if (tries > 1) tell("The connection to the app is lost. What it is answering goes on there; trying again.");
+    setTimeout(() => controller === connection && follow(null), Math.min(500 * 2 ** tries, 10_000));
+  }
+}
+
+function tell(text) {
+  problem.hidden = !text;
+  if (problem.textContent !== text) problem.textContent = text;
+}
+
+// A page that was away: other tabs may have gone on, and a telephone drops its connections.
 let away = 0;
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) away = Date.now();
-  else if (Date.now() - away > 2000 && props.value?.columns?.length)
-    trigger("act", { op: "refresh", key: props.value.columns[0].key });
+  else if (Date.now() - away > 2000 && state) follow(null);
 });
 
-watch("value", () => show(props.value));
-show(props.value);
+function start() {
+  takeView(props.value, true);
+  if (!state) return;
+  show();
+  whole = false;
+  if (state.partial) follow(null);
+  else if (state.running) follow(state.revision);
+  else connection = connection?.abort();
+}
+
+watch("value", start);
+start();

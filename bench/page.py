@@ -1,7 +1,7 @@
 """What an update of the page costs in Chromium, by columns, history and length of the answers on their way.
 
-One to four columns stream 40 tokens a second each, over 2, 20 and 100 messages of history a column, up to 8,000
-characters. The cost is the processor time of the page's main thread; a formula is fitted to it.
+One to four columns stream 40 tokens a second each, over 2, 20 and 100 messages of history a column; then four columns
+say 4,000 tokens at 100 a second over 100 messages. The cost is the processor time of the page's main thread.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ import numpy as np
 import psutil
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
-from tabs.chat import interval
-
 from . import report
 from .bare import cpu, environment
 from .peer import Entry, Peer, peer
@@ -30,29 +28,35 @@ from .startup import free_port, running
 
 RATE = 40  # tokens a second of each column
 HISTORY = (2, 20, 100)  # messages a column, questions and answers
-LONGEST = 8000  # characters
-SHARE = 0.35  # of the main thread that updates may take
 COLUMNS = (1, 2, 3, 4)
+LONG = 4000  # tokens of each column, at LONG_RATE a second, over the longest history
+LONG_RATE = 100
+EARLY, LATE = 400, 4000  # tokens: an update at the second may cost as much as DEARER of one at the first
+DEARER, BUSY, END = 1.5, 0.4, 200
 OBSERVER = """() => {
   const board = document.querySelector("#mm-board");
+  const newest = (column) => {
+    const turns = column.querySelectorAll(".mm-turn");
+    const text = column.querySelector(".mm-live .mm-md") || (turns.length > window.known && [...turns].at(-1));
+    let end = "";
+    for (let node = text && text.lastChild; node && end.length < 500; node = node.previousSibling)
+      end = node.textContent + end;
+    return Number((end.match(/w\\d+_/g) || []).pop()?.slice(1, -1) ?? -1);
+  };
   window.seen = [];
   new MutationObserver(() => {
-    const live = [...board.querySelectorAll(".mm-live")].map((node) => node.mmHTML || "");
-    const words = live.map((html) => Number((html.slice(-2000).match(/w\\d+_/g) || []).pop()?.slice(1, -1) ?? -1));
-    const chars = live.reduce((sum, html) => sum + html.length, 0);
-    window.seen.push([performance.timeOrigin + performance.now(), chars, words]);
-  }).observe(board, { childList: true, subtree: true });
+    const words = [...board.querySelectorAll(".mm-column")].map(newest);
+    window.seen.push([performance.timeOrigin + performance.now(), words]);
+  }).observe(board, { childList: true, subtree: true, characterData: true });
 }"""
-"""Notes every update: when, how many characters of live HTML, the newest token of each column."""
+"""Notes every update: when, and the newest token that each column shows."""
 
 
 @dataclass(frozen=True)
 class Stretch:
     """Half a second of streaming."""
 
-    columns: int
-    messages: int  # of history, in all columns
-    html: float  # thousands of characters of live HTML, in all columns
+    tokens: float  # that a column shows
     updates: int
     browser: float  # seconds of the page's main thread, above what it uses when idle
 
@@ -67,7 +71,8 @@ class Scene:
     stretches: tuple[Stretch, ...]
     server: float  # seconds of the app's process, above what it uses when idle
     lags: tuple[float, ...]  # seconds from a token leaving the server to the update that shows it
-    end: float  # seconds from the last token leaving the server to the update that shows the end
+    last: float  # seconds from the last token leaving the server to the update that shows it
+    end: float  # to the last update, of answers that are over
 
     @property
     def updates(self) -> int:
@@ -102,6 +107,7 @@ class Probe:
 
     def send(self, prompt: str) -> None:
         """Ask all columns."""
+        self.page.evaluate("(turns) => { window.known = turns; }", self.turns())
         self.page.fill("#mm-prompt textarea", prompt)
         self.page.click("#mm-send")
 
@@ -133,36 +139,39 @@ class Probe:
         return used[1:] / used[0]
 
 
-def stream(probe: Probe, server: Peer, messages: int, seconds: float) -> Scene:
+def stream(probe: Probe, server: Peer, messages: int, prompt: str) -> Scene:
     """One answer in every column, watched to its end."""
     server.log()
-    tokens = max(2, round(RATE * seconds))
-    probe.send(f"seconds={seconds:g} chars={LONGEST // tokens}")
+    probe.send(prompt)
     stretches, updates = [], []
     first = before = probe.clocks()
     while probe.running() or not updates:
         probe.page.wait_for_timeout(500)
         now, seen = probe.clocks(), probe.updates()
         browser = (now - before)[1] - probe.idle[0] * (now - before)[0]
-        html = median(chars for _, chars, _ in seen) / 1000 if seen else 0.0
-        stretches.append(Stretch(probe.columns, messages * probe.columns, html, len(seen), browser))
+        shown = [median(words) for _, words in seen if min(words) >= 0]
+        stretches.append(Stretch(median(shown) if shown else 0.0, len(seen), browser))
         updates += seen
         before = now
     used = before - first
-    lags, end = late(updates, server.log()[-probe.columns :])
-    return Scene(probe.columns, messages, used[0], tuple(stretches), used[2] - probe.idle[1] * used[0], lags, end)
+    lags, last, end = late(updates, server.log()[-probe.columns :])
+    server_cpu = used[2] - probe.idle[1] * used[0]
+    return Scene(probe.columns, messages, used[0], tuple(stretches), server_cpu, lags, last, end)
 
 
-def late(updates: Sequence[Sequence[Any]], log: Sequence[Entry]) -> tuple[tuple[float, ...], float]:
-    """How long tokens took from the server to the page, and the end of the last answer."""
+def late(updates: Sequence[Sequence[Any]], log: Sequence[Entry]) -> tuple[tuple[float, ...], float, float]:
+    """Seconds that tokens took from the server to the page, the last one of all, and the end of the answers."""
     offset = time.time() - time.perf_counter()  # the page's clock is the time of day
     entries = sorted(log, key=lambda entry: float(entry.model))
-    lags, shown = [], [0] * len(entries)
-    for at, _, words in updates:
+    lags, shown, done = [], [0] * len(entries), 0.0
+    sent = max(entry.sent[-1] for entry in entries)
+    for at, words in updates:
         for i, entry in enumerate(entries):
             lags += [at / 1000 - offset - sent for sent in entry.sent[shown[i] : words[i] + 1]]
             shown[i] = max(shown[i], words[i] + 1)
-    return tuple(lags), updates[-1][0] / 1000 - offset - max(entry.sent[-1] for entry in entries)
+        if not done and all(count == len(entry.sent) for count, entry in zip(shown, entries, strict=True)):
+            done = at / 1000 - offset
+    return tuple(lags), done - sent, updates[-1][0] / 1000 - offset - sent
 
 
 @contextmanager
@@ -176,78 +185,68 @@ def app(server: Peer, columns: int) -> Generator[tuple[str, psutil.Process]]:
         yield f"http://127.0.0.1:{port}/", psutil.Process(process.pid)
 
 
-def scenes(columns: int, history: Sequence[int], seconds: float) -> list[Scene]:
-    """All scenes with one number of columns, the history growing from one to the next."""
+@contextmanager
+def probing(columns: int) -> Generator[tuple[Probe, Peer]]:
+    """A page of the app with so many columns, and the server that they ask."""
     path = which("chromium") or which("chromium-browser") or which("google-chrome")
     with peer() as server, app(server, columns) as (address, process), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(address)
         page.wait_for_selector(f".mm-column >> nth={columns - 1}")
-        probe = Probe(page, process, columns)
-        found = []
+        yield Probe(page, process, columns), server
+        browser.close()
+
+
+def scenes(columns: int, history: Sequence[int], seconds: float) -> list[Scene]:
+    """All scenes with one number of columns, the history growing from one to the next."""
+    found = []
+    with probing(columns) as (probe, server):
         for messages in history:
             probe.fill(messages)
-            found.append(stream(probe, server, messages, seconds))
-        browser.close()
+            found.append(stream(probe, server, messages, f"seconds={seconds:g} chars=33"))
     return found
 
 
-TERMS = ("update", "running column", "1,000 characters of live HTML", "message of history")
+def long_scene(columns: int, messages: int, tokens: int) -> Scene:
+    """Answers that grow long, over a long history."""
+    with probing(columns) as (probe, server):
+        probe.fill(messages)
+        return stream(probe, server, messages, f"rate={LONG_RATE} tokens={tokens} chars=6")
 
 
-def fit(stretches: Sequence[Stretch]) -> dict[str, float]:
-    """Milliseconds of the main thread by term, least squares without negative costs."""
-    rows = np.array([[1, s.columns, s.html, s.messages] for s in stretches if s.updates], float)
-    updates = np.array([s.updates for s in stretches if s.updates], float)
-    costs = 1000 * np.array([s.browser for s in stretches if s.updates])
-    kept = list(range(len(TERMS)))
-    while True:
-        found, *_ = np.linalg.lstsq(rows[:, kept] * updates[:, None], costs, rcond=None)
-        if (found >= 0).all():
-            return {name: float(found[kept.index(i)]) if i in kept else 0.0 for i, name in enumerate(TERMS)}
-        kept.pop(int(found.argmin()))
+def cost_at(scene: Scene, share: float) -> float:
+    """Milliseconds of the main thread an update around this share of the answer's tokens, 15 % of them wide."""
+    most = max(stretch.tokens for stretch in scene.stretches)
+    near = [s for s in scene.stretches if s.updates and abs(s.tokens - share * most) <= 0.075 * most]
+    return 1000 * sum(s.browser for s in near) / max(1, sum(s.updates for s in near))
 
 
-def now_in_code() -> dict[str, float]:
-    """The same terms as `tabs.chat.interval` counts them now, found by asking it."""
-
-    def cost(columns: int, chars: int, messages: int = 0) -> float:
-        column = {"live": "x" * chars, "turns": ["x" * 500] * (messages // 2)}
-        return 1000 * SHARE * interval({"columns": [column] * columns}, per_second=1e9)
-
-    thousand = cost(1, 2000) - cost(1, 1000)
-    column = cost(2, 1000) - cost(1, 1000) - thousand
-    return dict(
-        zip(
-            TERMS,
-            (cost(1, 1000) - thousand - column, column, thousand, (cost(1, 1000, 200) - cost(1, 1000)) / 200),
-            strict=True,
-        )
-    )
-
-
-def measure(columns: Sequence[int], history: Sequence[int], seconds: float) -> Report:
+def measure(columns: Sequence[int], history: Sequence[int], seconds: float, tokens: int, rounds: int) -> Report:
     """The tables."""
     found = [scene for count in columns for scene in scenes(count, history, seconds)]
-    fitted, coded = fit([stretch for scene in found for stretch in scene.stretches]), now_in_code()
+    long = [long_scene(max(columns), max(history), tokens) for _ in range(rounds)]
     head = ("columns x messages", "updates/s", "page ms an update", "main thread", "server ms an update")
-    costs = tuple((f"an {t}" if t == "update" else f"a {t}", f"{fitted[t]:.2f}", f"{coded[t]:.2f}") for t in TERMS)
+    late = ("lag median, ms", "p95", "last token", "at the end")
+    caption = (
+        f"{max(columns)} columns over {max(history)} messages each, {tokens:,} tokens at {LONG_RATE} a second "
+        f"(targets: main thread under {BUSY:.0%}, the last token shown within {END} ms, and an update at token "
+        f"{LATE:,} costs at most {DEARER} times one at token {EARLY}):"
+    )
+    dear = (*head[1:], *late, f"ms at {EARLY}", f"at {LATE:,}", "ratio")
     return Report(
         name="page",
         title="What an update costs the page",
         tables=(
-            Table((*head, "lag median, ms", "p95", "at the end"), tuple(map(_row, found))),
-            Table(
-                ("ms of the main thread for", "fitted", "`tabs.chat.interval` counts"), costs, "The cost of one update:"
-            ),
+            Table((*head, *late), tuple(map(_row, found))),
+            Table(dear, tuple(map(_long_row, long)), caption),
         ),
         notes=(
-            f"{RATE} tokens a second in each column, {seconds:g} s, up to {LONGEST:,} characters; 1440 x 900.",
+            f"{RATE} tokens a second in each column, {seconds:g} s, 33 characters a token; 1440 x 900.",
             "Page: processor time of Chromium's main thread (ThreadTime), less what the idle page uses; median of "
             "half-second stretches. Server: of the app's process, the tokens' arrival included, less its idle use.",
-            "Lag: from a token leaving the server to the update that shows it, or to the one that shows the end.",
-            f"`interval` lets updates take {SHARE:.0%} of the main thread, and never has more than 15 a second.",
+            "Lag: from a token leaving the server to the update that shows it; the last token likewise, and the end to "
+            "the update that shows the answers finished.",
         ),
         packages=("gradio", "playwright"),
     )
@@ -264,8 +263,14 @@ def _row(scene: Scene) -> tuple[str, ...]:
         f"{1000 * scene.server / scene.updates:.1f}",
         f"{median(late_ms):.0f}",
         f"{quantiles(late_ms, n=20)[-1]:.0f}",
+        f"{1000 * scene.last:.0f}",
         f"{1000 * scene.end:.0f}",
     )
+
+
+def _long_row(scene: Scene) -> tuple[str, ...]:
+    early, late = cost_at(scene, EARLY / LATE), cost_at(scene, 0.95)
+    return (*_row(scene)[1:], f"{early:.1f}", f"{late:.1f}", f"**{late / max(early, 1e-9):.2f}**")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -274,10 +279,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--columns", type=int, nargs="+", default=COLUMNS, help="how many columns")
     parser.add_argument("--history", type=int, nargs="+", default=HISTORY, help="messages a column, growing")
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each answer streams")
+    parser.add_argument("--tokens", type=int, default=LONG, help="tokens of the long answers")
+    parser.set_defaults(rounds=2)
     options = parser.parse_args(argv)
     before = report.load()
-    tiny = ((1,), (2,), 1.0)
-    measured = measure(*(tiny if options.tiny else (options.columns, options.history, options.seconds)))
+    tiny = ((1,), (2,), 1.0, 100, 1)
+    full = (options.columns, options.history, options.seconds, options.tokens, options.rounds)
+    measured = measure(*(tiny if options.tiny else full))
     return report.finish(measured, options, before, "one server process, one main thread of the page")
 
 

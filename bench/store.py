@@ -97,7 +97,7 @@ def server(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
         for name in chance.sample(names(count), min(rounds, count)):
             address, (one, two) = f"{SECRET}.{name}", chance.sample(WORDS, 2)
             tries: dict[str, Callable[[str], object]] = {
-                "open": lambda at: board_view(boards.get(at), {}, opening=True),
+                "open": lambda at: board_view(boards.get(at), opening=True),
                 "list": boards.entries,
                 "search": partial(boards.entries, words=one),
                 "search, two words": partial(boards.entries, words=f"{one} {two}"),

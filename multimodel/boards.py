@@ -13,6 +13,7 @@ from .board import Board
 from .conversation import Conversation, Entry, Options, now
 from .engine import Engine
 from .errors import BadRequest
+from .settings import Settings
 from .store import Store
 from .types import ModelId, SamplingParams, TokenLogprob
 
@@ -101,6 +102,11 @@ class Boards:
         """The visitor's conversations, or those in which the words occur."""
         owner = self.owner(id)
         return self.store.find(owner, words) if words.strip() else self.store.entries(owner)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the app."""
+        return self._engine.settings
 
     @property
     def store(self) -> Store:

@@ -1,16 +1,13 @@
 """The Chat tab: up to four models side by side, one prompt for all.
 
 The board and its runs belong to the server; the page follows them. Every handler changes the board and returns its
-whole view; `follow` is the one stream that carries all columns until the last answer has ended.
+whole view; while anything is being answered, the page follows the stream of tabs/live.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -28,7 +25,6 @@ from multimodel.registry import source
 from multimodel.settings import Settings
 from multimodel.types import ModelId
 
-from . import markdown
 from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
@@ -36,77 +32,15 @@ from .format import called, overflow
 from .judge import JudgePanel
 from .shortcuts import sheet
 from .toolbar import menu
-from .view import board_view, problem_text
+from .view import board_view
 from .waiting import WaitingList, waiting_widget
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BRANCHED = "This conversation went on in another tab: your prompt is another version beside it. Its arrows show both."
-KEEP_ALIVE = 1.0
-"""Seconds after which the stream yields even when nothing is new: only then does Gradio notice that a page has left."""
 EXAMPLES = ("What can this app do?", "How do I add another model?", "What is the KV cache?")
 SEEN = "(prompt, id) => [prompt, id, Number(document.documentElement.dataset.mmRevision)]"
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUICK: dict[str, Any] = {**HIDDEN, "queue": False}
-
-
-def interval(view: dict[str, Any], per_second: float) -> float:
-    """Seconds between two updates of the page, by what the browser must lay out again; a third of the main thread may
-    go there. The costs were measured by `python -m bench.page`: of an update, a running column, 1,000 characters of
-    its HTML, and a turn of history.
-    """
-    live = [len(column["live"]) for column in view["columns"] if column["live"]]
-    turns = sum(len(column["turns"]) for column in view["columns"])
-    cost = 0.0035 + 0.001 * len(live) + 0.00045 * sum(live) / 1000 + 0.00006 * turns
-    return max(1 / per_second, cost / 0.35)
-
-
-async def follow(board: Board, per_second: float) -> AsyncGenerator[dict[str, Any]]:
-    """Views of the board until every answer has ended, the last one complete.
-
-    A column's first text is shown at once, everything else at a rate the browser can bear.
-    """
-    loop, changed = asyncio.get_running_loop(), asyncio.Event()
-    streams: dict[str, markdown.Stream] = {}
-
-    def wake() -> None:
-        if not changed.is_set():  # waking the loop costs more than a token of a small model
-            loop.call_soon_threadsafe(changed.set)
-
-    unwatch = board.watch(wake)
-    try:
-        while True:
-            changed.clear()
-            spoken = board.spoken()
-            view = board_view(board, streams)
-            if not view["running"]:  # what is over is written down, or the page says that it is not
-                await asyncio.to_thread(board.flush)
-                view["problem"] = problem_text(board.problem())
-            yield view
-            if not view["running"]:
-                return
-            await _pause(board, spoken, changed, interval(view, per_second))
-            await _wait(changed, KEEP_ALIVE)
-    finally:
-        unwatch()
-
-
-async def _pause(board: Board, spoken: frozenset[str], changed: asyncio.Event, pause: float) -> None:
-    """Sleep, but not past the first word of a column that was silent. `changed` stays set when anything happened."""
-    due, news = time.monotonic() + pause, False
-    while (left := due - time.monotonic()) > 0 and board.spoken() <= spoken:
-        if board.all_spoken():
-            await asyncio.sleep(left)
-        else:
-            await _wait(changed, left)
-            news = news or changed.is_set()
-            changed.clear()
-    if news:
-        changed.set()
-
-
-async def _wait(changed: asyncio.Event, timeout: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(changed.wait(), timeout)
 
 
 def model_lister(settings: Settings) -> Callable[[], list[dict[str, str]]]:
@@ -139,8 +73,6 @@ class ChatTab:
         self.boards = boards
         self.judge = JudgePanel(engine)
         self.cost = CostLine(boards)
-        self.per_second = engine.settings.performance.updates_per_second
-        self._followers: dict[str, object] = {}  # page session: its newest follower
 
     # handlers: each takes the board's id and returns what changes
 
@@ -160,25 +92,12 @@ class ChatTab:
     def show(self, board: Board, words: str = "") -> dict[Component, Any]:
         """Let the page show this board from now on, and the conversations in which the words occur."""
         entries = self.entries(board, words=words)
-        view = board_view(board, {}, opening=True)
+        view = board_view(board, opening=True)
         return {self.id: board.id, self.stage: view, self.warning: "", self.list: entries}
 
     def entries(self, board: Board, **more: Any) -> dict[str, Any]:
         """The visitor's conversations as the page lists them."""
         return entries_view(self.boards, board, **more)
-
-    async def follow(self, id: str, request: gr.Request) -> AsyncGenerator[dict[str, Any]]:
-        """The stream of the page."""
-        session, mark = str(request.session_hash), object()
-        self._followers[session] = mark
-        try:
-            async for view in follow(self.boards.get(id), self.per_second):
-                yield view
-                if self._followers.get(session) is not mark:  # a later event of the same page follows now
-                    return
-        finally:
-            if self._followers.get(session) is mark:
-                del self._followers[session]
 
     def send(self, prompt: str, id: str, seen: float | None) -> dict[Component, Any]:
         """One prompt for all columns. It stays in the box when it cannot be sent. `seen`: the revision of the page."""
@@ -312,7 +231,7 @@ class ChatTab:
         return refusals
 
     def _view(self, board: Board) -> dict[str, Any]:
-        return board_view(board, {})
+        return board_view(board)
 
     # widgets
 
@@ -392,16 +311,8 @@ class ChatTab:
     def _connect(self, page: gr.Blocks) -> None:
         board = [self.id, self.stage, self.warning, self.list]
         panel = [self.panel, self.target, self.heading, self.own_switch, self.system, *self.options.values()]
-        following: dict[str, Any] = {
-            "fn": self.follow,
-            "inputs": [self.id],
-            "outputs": [self.stage],
-            "concurrency_limit": None,
-            "trigger_mode": "multiple",
-            **HIDDEN,
-        }
-        page.load(self.load, [self.id], board, js="(id) => window.mmAddress(id)", **QUICK).then(**following)
-        sent = gr.on(
+        page.load(self.load, [self.id], board, js="(id) => window.mmAddress(id)", **QUICK)
+        gr.on(
             [self.prompt.submit, self.send_button.click],
             self.send,
             [self.prompt, self.id, self.seen],
@@ -409,18 +320,16 @@ class ChatTab:
             js=SEEN,
             **QUICK,
         )
-        sent.then(**following)
-        acted = self.stage.act(self.act, [self.id], [*board, *panel], **QUICK)
-        acted.then(**following)
+        self.stage.act(self.act, [self.id], [*board, *panel], **QUICK)
         for button in self.examples:
             outputs = [self.prompt, self.stage, self.warning, self.list]
-            button.click(self.send, [button, self.id, self.seen], outputs, js=SEEN, **QUICK).then(**following)
+            button.click(self.send, [button, self.id, self.seen], outputs, js=SEEN, **QUICK)
         self.new_button.click(self.new_chat, [self.id], board, **QUICK)
-        self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK).then(**following)
+        self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK)
         self.list_button.click(None, js="() => window.mmToggleList()")
         self.sheet_button.click(None, js="() => window.mmSheet()")
-        ConversationList(self.boards, self.list, self.show).connect(self.id, board, following)
-        WaitingList(self.boards, self.waiting).connect(self.id, self.stage, following)
+        ConversationList(self.boards, self.list, self.show).connect(self.id, board)
+        WaitingList(self.boards, self.waiting).connect(self.id, self.stage)
         self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated

@@ -121,7 +121,7 @@ class ConversationList:
             return [f"{stem}.md", "text/markdown", to_markdown(kept, line)]
         return [f"{stem}.html", "text/html", to_html(kept)]
 
-    def connect(self, id: Component, outputs: list[Component], following: dict[str, Any]) -> None:
-        """Connect the widget; after an event the page follows the board that it shows."""
+    def connect(self, id: Component, outputs: list[Component]) -> None:
+        """Connect the widget."""
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        self.widget.act(self.act, [id], outputs, **quick).then(**following)
+        self.widget.act(self.act, [id], outputs, **quick)

@@ -377,7 +377,7 @@ class ExplorerTab:
                     board.choose(columns[-1].key, model)
         except MultimodelError as error:
             gr.Warning(escape(f"{error} {error.hint}"))
-        return board_view(board, {}), gr.Tabs(selected=CHAT)
+        return board_view(board), gr.Tabs(selected=CHAT)
 
     def build(self, chat: ChatTab, tabs: gr.Tabs) -> None:
         """Make the widget and connect it: `chat` shows what is opened there, `tabs` holds both."""

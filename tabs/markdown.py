@@ -52,25 +52,36 @@ def without_html(text: str) -> str:
 
 
 class Stream:
-    """The HTML of a text that grows: finished blocks are rendered once, only the last one again and again."""
+    """The HTML of a text that grows: finished blocks are rendered once, only the last one again and again.
+
+    `blocks`: what no later text will change, in pieces as it was finished; it is a new list when a text begins anew.
+    `tail`: what may still change.
+    """
 
     def __init__(self) -> None:
+        self.blocks: list[str] = []
+        self.tail = ""
         self._source = ""
-        self._settled = 0  # characters of the source whose HTML will not change
-        self._html = ""
+        self._settled = 0  # characters of the source that `blocks` show
 
-    def update(self, text: str) -> str:
-        """The HTML of the text as it stands."""
+    def update(self, text: str) -> None:
+        """Take the text as it stands."""
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         if not text.startswith(self._source):
-            self._settled, self._html = 0, ""
+            self._settled, self.blocks = 0, []
         self._source = text
         parser, tail = _parser(), text[self._settled :]
         tokens = parser.parse(tail)
         last, length = _finished(tokens, tail)
-        self._html += parser.renderer.render(tokens[:last], parser.options, {})
+        if last:
+            self.blocks.append(str(parser.renderer.render(tokens[:last], parser.options, {})))
         self._settled += length
-        return self._html + str(parser.renderer.render(tokens[last:], parser.options, {}))
+        self.tail = str(parser.renderer.render(tokens[last:], parser.options, {}))
+
+    @property
+    def html(self) -> str:
+        """The HTML of the text as it stands."""
+        return "".join(self.blocks) + self.tail
 
 
 def _finished(tokens: list[Token], text: str) -> tuple[int, int]:

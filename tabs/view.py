@@ -5,7 +5,7 @@ The page's script (assets/board.js) puts these pieces in place; it makes no HTML
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
@@ -13,7 +13,7 @@ from typing import Any
 
 from multimodel.board import CONTINUED, MAX_COLUMNS, Board, Column, Turn
 from multimodel.errors import MultimodelError, TooLarge
-from multimodel.types import LoadOptions, ModelId, Snapshot, Timing
+from multimodel.types import ModelId, Snapshot, Timing
 
 from . import markdown
 from .format import backend_name, figures, short_name, spent_figure, stage_text, variations
@@ -22,22 +22,67 @@ RECENT = 6
 """Turns of a column that fill any screen: they are shown first when a conversation is opened."""
 
 
-def board_view(board: Board, streams: dict[str, markdown.Stream], *, opening: bool = False) -> dict[str, Any]:
-    """Everything the page needs to show a board. `streams` keeps the growing texts between calls.
+class Live:
+    """A running answer as the page is told of it: first whole, then what has changed since it was told last.
 
-    `opening`: only the newest turns; the earlier ones are "", and come with the next view.
+    "asked", "wait" (while there is no text) and "foot" are HTML; "thoughts" is plain text, and before it whether it
+    goes on with what there was; "keep" is how many of the finished "blocks" stay, the given ones follow, and "tail"
+    follows them.
     """
-    columns = board.columns()
-    if opening:
-        columns = tuple(map(_newest, columns))
+
+    def __init__(self) -> None:
+        self._stream = markdown.Stream()
+        self._told: dict[str, str] = {}
+        self._blocks: list[str] = []
+        self._count = 0  # how many of them were told
+        self._thoughts = ""
+
+    def news(self, column: Column) -> dict[str, Any]:
+        """What the page does not yet know; "asked" is told once. The column must be answering."""
+        answer = column.live
+        assert answer
+        self._stream.update(answer.text)
+        parts = {
+            "wait": "" if answer.text else _waiting(answer),
+            "tail": self._stream.tail,
+            "foot": _footer(answer),
+        }
+        news: dict[str, Any] = {name: html for name, html in parts.items() if self._told.get(name) != html}
+        if not self._told:
+            news["asked"] = _prompt(column.asked)
+        self._told = parts
+        return news | self._new_blocks() | self._new_thoughts(answer.reasoning)
+
+    def _new_blocks(self) -> dict[str, Any]:
+        keep = self._count if self._stream.blocks is self._blocks else 0
+        self._blocks, self._count = self._stream.blocks, len(self._stream.blocks)
+        new = self._blocks[keep:]
+        return {"keep": keep, "blocks": new} if new or not keep else {}
+
+    def _new_thoughts(self, text: str) -> dict[str, Any]:
+        before, self._thoughts = self._thoughts, text
+        more = text.startswith(before)
+        return {"thoughts": [more, text[len(before) :] if more else text]} if text != before else {}
+
+
+def board_view(board: Board, lives: dict[str, Live] | None = None, *, opening: bool = False) -> dict[str, Any]:
+    """Everything the page needs to show a board. `lives` takes up what the page is told of running answers, by column.
+
+    `opening`: only the newest turns; the earlier ones are "", and "partial" says that there are such.
+    """
+    columns, lives = board.columns(), {} if lives is None else lives
+    shown = map(_newest, columns) if opening else columns
     return {
-        "columns": [
-            {
-                **_column(column, board.spec(column).load, streams, board.votes),
-                "spent": spent_figure(board.spent(column.key)),
-            }
-            for column in columns
-        ],
+        **board_head(board, columns),
+        "address": board.id,
+        "partial": opening and any(len(column.turns) > RECENT for column in columns),
+        "columns": [_column(board, column, lives) for column in shown],
+    }
+
+
+def board_head(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
+    """What the page shows of a board beside its columns."""
+    return {
         "spent": spent_figure(board.spent()),
         "running": sum(column.live is not None for column in columns),
         "full": len(columns) >= MAX_COLUMNS,
@@ -63,25 +108,31 @@ def _newest(column: Column) -> Column:
     return replace(column, turns=(empty,) * earlier + column.turns[earlier:])
 
 
-def _column(
-    column: Column, load: LoadOptions, streams: dict[str, markdown.Stream], votes: Mapping[int, str]
-) -> dict[str, Any]:
-    live = ""
+def _column(board: Board, column: Column, lives: dict[str, Live]) -> dict[str, Any]:
+    live = None
     if column.live:
-        stream = streams.setdefault(column.key, markdown.Stream())
-        live = _live(column.asked, column.live, stream)
-    else:
-        streams.pop(column.key, None)
+        lives[column.key] = Live()
+        live = lives[column.key].news(column)
+    turns = [column_turn(board, column, turn) if turn.prompt else "" for turn in column.turns]
+    return {**column_head(board, column), "turns": turns, "live": live}
+
+
+def column_head(board: Board, column: Column) -> dict[str, Any]:
+    """What the page shows of a column beside its conversation."""
     return {
         "key": column.key,
         "id": str(column.model),
         "name": short_name(column.model),
-        "backend": ", ".join([backend_name(column.model), *variations(load)]),
+        "backend": ", ".join([backend_name(column.model), *variations(board.spec(column).load)]),
         "own": column.own is not None,
         "running": column.live is not None,
-        "turns": [turn_html(t, column.model, votes.get(t.id, "")) if t.prompt else "" for t in column.turns],
-        "live": live,
+        "spent": spent_figure(board.spent(column.key)),
     }
+
+
+def column_turn(board: Board, column: Column, turn: Turn) -> str:
+    """A finished turn as this column shows it."""
+    return turn_html(turn, column.model, board.votes.get(turn.id, ""))
 
 
 @lru_cache(maxsize=4096)
@@ -91,7 +142,7 @@ def turn_html(turn: Turn, current: ModelId, vote: str = "") -> str:
     parts = [_prompt(turn.prompt, _prompt_tools(turn)), '<div class="mm-answer">']
     if answer.model != current:
         parts.append(f'<div class="mm-by">{escape(str(answer.model))}</div>')
-    parts.append(_reasoning(answer.reasoning, open=False))
+    parts.append(_reasoning(answer.reasoning))
     parts.append(f'<div class="mm-md">{markdown.render(answer.text)}</div>')
     if answer.finish_reason in ENDINGS:
         parts.append(_ending(answer))
@@ -100,21 +151,14 @@ def turn_html(turn: Turn, current: ModelId, vote: str = "") -> str:
     return "".join(parts) + "</div>"
 
 
-def _live(prompt: str, answer: Snapshot, stream: markdown.Stream) -> str:
-    body = f'<div class="mm-md mm-growing">{stream.update(answer.text)}</div>' if answer.text else _waiting(answer)
-    thoughts = _reasoning(answer.reasoning, open=not answer.text)
-    return f'{_prompt(prompt)}<div class="mm-answer">{thoughts}{body}{_footer(answer)}</div>'
-
-
 def _prompt(text: str, tools: str = "") -> str:
     return f'<div class="mm-asked">{tools}<div class="mm-prompt">{escape(text)}</div></div>'
 
 
-def _reasoning(text: str, *, open: bool) -> str:
+def _reasoning(text: str) -> str:
     if not text:
         return ""
-    state = " open" if open else ""
-    return f'<details class="mm-thoughts"{state}><summary>Thoughts</summary><div>{escape(text)}</div></details>'
+    return f'<details class="mm-thoughts"><summary>Thoughts</summary><div>{escape(text)}</div></details>'
 
 
 def _waiting(answer: Snapshot) -> str:

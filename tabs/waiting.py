@@ -39,7 +39,7 @@ class WaitingList:
         """Every event of the list: its name is `op`, the prompt it is about `item`."""
         board = self.boards.get(id)
         self._change(board, event)
-        return board_view(board, {})
+        return board_view(board)
 
     def _change(self, board: Board, event: gr.EventData) -> None:
         item = int(getattr(event, "item", 0))
@@ -55,7 +55,7 @@ class WaitingList:
             case "go on":
                 board.go_on()
 
-    def connect(self, id: Component, stage: Component, following: dict[str, Any]) -> None:
-        """Connect the widget; after an event the page follows the board that it shows."""
+    def connect(self, id: Component, stage: Component) -> None:
+        """Connect the widget."""
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        self.widget.act(self.act, [id], [stage], **quick).then(**following)
+        self.widget.act(self.act, [id], [stage], **quick)

@@ -106,8 +106,8 @@ def test_startup() -> None:
 def test_page() -> None:
     from bench.page import measure
 
-    scenes, costs = measure((1,), (2,), seconds=1.0).tables
-    assert [row[0] for row in scenes.rows] == ["1 x 2"] and len(costs.rows) == 4
+    scenes, long = measure((1,), (2,), seconds=1.0, tokens=100, rounds=1).tables
+    assert [row[0] for row in scenes.rows] == ["1 x 2"] and len(long.rows) == 1
     assert next(iter(figures(scenes))) > 0  # updates were seen
 
 
@@ -125,17 +125,13 @@ def test_store() -> None:
 
 
 @needs("playwright")
-def test_a_cost_is_found_again() -> None:
-    from bench.page import TERMS, Stretch, fit
+def test_the_cost_of_an_update_is_that_of_its_time() -> None:
+    from bench.page import Scene, Stretch, cost_at
 
-    def stretch(columns: int, messages: int, html: float) -> Stretch:
-        cost = 1.0 + 2.0 * columns + 0.5 * html + 0.1 * messages  # milliseconds an update
-        return Stretch(columns, messages, html, updates=10, browser=10 * cost / 1000)
-
-    seen = [stretch(c, m * c, h * c) for c in (1, 2, 4) for m in (2, 20, 100) for h in (1.0, 4.0)]
-    assert fit(seen) == pytest.approx(dict(zip(TERMS, (1.0, 2.0, 0.5, 0.1), strict=True)))
-    dearer_when_short = [Stretch(1, 2, 1.0, 10, 0.02), Stretch(1, 2, 2.0, 10, 0.01)]
-    assert min(fit(dearer_when_short).values()) >= 0
+    stretches = [Stretch(tokens, 5, 0.005 * (2 if tokens > 3500 else 1)) for tokens in range(0, 4001, 50)]
+    scene = Scene(4, 100, 40.0, tuple(stretches), 0.0, (), 0.0, 0.0)
+    assert cost_at(scene, 0.1) == pytest.approx(1.0)
+    assert cost_at(scene, 0.95) == pytest.approx(2.0)
 
 
 @needs("playwright")
@@ -143,8 +139,9 @@ def test_lag_is_from_the_server_to_the_update() -> None:
     from bench.page import late
 
     entry = Entry("40", 0.0, [1.0, 2.0])
-    begun = late([[0.0, 10, [-1]], [0.0, 10, [1]]], [entry])[0]
+    begun, last, end = late([[0.0, [-1]], [0.0, [1]], [500.0, [1]]], [entry])
     assert len(begun) == 2 and begun[0] - begun[1] == pytest.approx(1.0)
+    assert last == begun[1] and end - last == pytest.approx(0.5)
 
 
 def test_rates_and_lags_of_views() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -30,7 +28,7 @@ from multimodel.types import (
     Timing,
     Usage,
 )
-from tabs.chat import KEEP_ALIVE, follow, interval, model_lister, typed_model
+from tabs.chat import model_lister, typed_model
 from tabs.controls import LABELS, OFF, options_from, sampling_controls, values_of
 from tabs.format import FINISH, STAGES, figures, overflow, seconds, short_name, size, speed, stage_text
 from tabs.view import board_view, error_html, turn_html
@@ -177,8 +175,9 @@ def test_every_text_of_a_running_answer_is_escaped() -> None:
         answered("", stage=Stage("queued", EVIL)),
         answered("", reasoning=EVIL, notes=(EVIL,)),
     ):
-        view = board_view(FakeBoard(replace(live, finish_reason=None), asked=EVIL), {})
-        html = view["columns"][0]["live"]
+        view = board_view(FakeBoard(replace(live, finish_reason=None), asked=EVIL))
+        news = view["columns"][0]["live"]
+        html = "".join([news["asked"], news["wait"], *news["blocks"], news["tail"], news["foot"]])
         assert "<script" not in html
         assert "<img" not in html
         assert html.count("&lt;script&gt;") >= 2
@@ -303,139 +302,10 @@ def test_an_endpoint_is_a_backend() -> None:
     assert typed_model(" mine : a/b:c ", known) == ModelId("mine", "a/b:c")
 
 
-# the stream of a board
-
-
-def views_of(board: Board, per_second: float = 15.0) -> list[dict[str, Any]]:
-    async def all_views() -> list[dict[str, Any]]:
-        return [view async for view in follow(board, per_second)]
-
-    return asyncio.run(all_views())
-
-
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     with Engine(settings()) as engine:
         yield engine
-
-
-def test_an_idle_board_is_shown_once(engine: Engine) -> None:
-    (view,) = views_of(Board(engine, [ANY]))
-    assert view["running"] == 0
-    assert view["empty"]
-
-
-def test_the_first_text_comes_at_once(engine: Engine) -> None:
-    """However rare the updates are: here the first word is gone again, into the whole answer, before a second one."""
-    seen = Event()
-
-    def speaking(*_: Any) -> Generator[Snapshot]:
-        yield answered("one", finish_reason=None)
-        seen.wait(8.0)
-        yield answered("one two three")
-
-    engine.ask = speaking  # type: ignore[assignment, method-assign]
-    board = Board(engine, [ANY])
-    board.send("hello")
-
-    async def first_text() -> str:
-        async for view in follow(board, per_second=1 / 20):
-            if "mm-growing" in view["columns"][0]["live"]:
-                return str(view["columns"][0]["live"])
-        return ""
-
-    assert "<p>one</p>" in asyncio.run(first_text())
-    seen.set()
-
-
-def test_the_last_view_is_whole(engine: Engine) -> None:
-    board = Board(engine, [SLOW, ANY])
-    board.send("one two three")
-    last = views_of(board, per_second=2.0)[-1]
-    assert last["running"] == 0
-    for column in last["columns"]:
-        assert "<p>one two three</p>" in column["turns"][0]
-        assert column["live"] == ""
-
-
-def test_the_last_view_says_when_nothing_is_kept() -> None:
-    from multimodel.boards import Boards
-
-    with Engine(settings()) as engine:
-        board = Boards(engine).get(None)
-        board.send("one")
-        assert views_of(board)[-1]["problem"] == ""
-        connection = engine.store._connection
-        connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
-        board.send("x" * 100_000)
-        last = views_of(board)[-1]
-        assert "the disk is full. Make room" in last["problem"]
-        assert len(last["columns"][0]["turns"]) == 2
-        connection.execute("PRAGMA max_page_count = 1000000")
-        board.send("two")
-        assert views_of(board)[-1]["problem"] == ""
-
-
-def test_text_only_grows(engine: Engine) -> None:
-    board = Board(engine, [SLOW])
-    board.send("1 2 3 4 5 6 7 8")
-    lengths = [len(view["columns"][0]["live"]) for view in views_of(board) if view["running"]]
-    assert lengths == sorted(lengths)
-    assert len(set(lengths)) >= 3
-
-
-def test_a_quiet_stream_beats_all_the_same() -> None:
-    """Or Gradio would not notice that the page has left."""
-
-    def silent(*_: Any) -> Generator[Snapshot]:
-        for _ in range(4 * int(KEEP_ALIVE / 0.25) + 4):
-            time.sleep(0.25)
-            yield waiting
-        yield answered()
-
-    waiting = Snapshot(ANY, "", Timing(0.0))
-    with Engine(settings()) as engine:
-        engine.ask = silent  # type: ignore[assignment]
-        board = Board(engine, [ANY])
-        board.send("hello")
-        assert len(views_of(board)) >= 4
-
-
-def test_a_stream_that_is_closed_watches_no_more(engine: Engine) -> None:
-    watched: list[str] = []
-
-    class Watched(Board):
-        def watch(self, listener: Any) -> Any:
-            watched.append("watch")
-            end = super().watch(listener)
-            return lambda: (watched.append("unwatch"), end())[1]
-
-    board = Watched(engine, [SLOW])
-    board.send("one two three four five six")
-
-    async def leave() -> None:
-        stream = follow(board, 15.0)
-        assert isinstance(stream, AsyncGenerator)
-        await anext(stream)
-        await stream.aclose()
-
-    asyncio.run(leave())
-    assert watched == ["watch", "unwatch"]
-    assert board.active()
-    board.stop()
-    (view,) = views_of(board)[-1:]
-    assert "Stopped." in view["columns"][0]["turns"][0]
-
-
-def test_updates_get_rarer_with_what_must_be_laid_out() -> None:
-    def view(*lengths: int, turns: int = 0) -> dict[str, Any]:
-        return {"columns": [{"live": "x" * length, "turns": ["x"] * turns} for length in lengths]}
-
-    assert interval(view(0, 0), 15.0) == 1 / 15
-    assert interval(view(100), 15.0) == 1 / 15
-    assert interval(view(*[40_000] * 4), 15.0) > interval(view(*[20_000] * 4), 15.0) > 1 / 15
-    assert interval(view(100, turns=1000), 15.0) > interval(view(100, turns=500), 15.0) > 1 / 15
-    assert interval(view(100), 2.0) == 0.5
 
 
 # the wiring
