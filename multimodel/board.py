@@ -21,7 +21,7 @@ from .modifiers import forced
 from .prices import Expected, Spent, expected, total
 from .registry import honoured
 from .runs import Run
-from .types import Message, ModelId, ModelSpec, PromptSize, Snapshot
+from .types import Message, ModelId, ModelSpec, Prompt, PromptSize, Snapshot, digest_of
 from .waiting import Queue
 
 __all__ = ["CONTINUED", "MAX_COLUMNS", "Board", "Column", "Options", "Turn", "conversation"]
@@ -45,6 +45,16 @@ class Column:
     asked: str = ""  # the prompt being answered
     live: Snapshot | None = None  # its answer so far; None when nothing is being answered
     cursor: int = 0  # counts what changed in `live`
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an answer was asked with."""
+
+    turn: Turn
+    spec: ModelSpec
+    messages: tuple[Message, ...]
+    exact: bool | None  # whether these are the messages that were sent; None: it was not written down
 
 
 class Keeper(Protocol):
@@ -434,6 +444,31 @@ class Board:
         with self._lock:
             self._set_own(key, None)
 
+    def asked(self, turn: int) -> Asked | None:
+        """What the answer of a turn was asked with; None where there is no such turn, or it is being answered."""
+        with self._lock:
+            self._settle()
+            if turn not in self._tree or turn in self._runs:
+                return None
+            found = self._tree.path(turn)[-1]
+            spec = self._spec(found.answer.model, found.asked)
+            return Asked(found, spec, *_messages(found, self._tree.path(found.parent)))
+
+    def versions(self, turn: int) -> tuple[tuple[Lane, Turn], ...]:
+        """Every answer to the prompt of a turn at its place, and the columns: those shown, and earlier versions."""
+        with self._lock:
+            self._settle()
+            mine = self._tree[turn]
+            depth = len(self._tree.path(turn))
+            found = [t for t in self._tree.turns if t.prompt == mine.prompt and t.id not in self._runs]
+            lanes = {lane.key: lane for lane in self._state.lanes}
+            same = [t for t in found if t.column in lanes and t.answer.text and len(self._tree.path(t.id)) == depth]
+            return tuple((lanes[t.column], t) for t in same)
+
+    def inspect(self, asked: Asked, *, load: bool = False) -> Prompt | None:
+        """What a local model read, as it reads it now; see `Engine.inspect`."""
+        return self._engine.inspect(asked.spec, asked.messages, asked.turn.asked.params, load=load)
+
     def measure(self, prompt: str) -> list[tuple[Column, PromptSize]]:
         """The size of the next prompt for each column that can tell."""
         sizes = []
@@ -591,6 +626,19 @@ class Board:
         asked, newest = self._tree[lane.head], run.newest
         before = self._tree.path(asked.parent)
         return Column(lane.key, lane.model, before, lane.own, asked.prompt, newest.snapshot, newest.cursor)
+
+
+def _messages(turn: Turn, before: Sequence[Turn]) -> tuple[tuple[Message, ...], bool | None]:
+    """What the model of a turn was sent, and whether that is certain: None where it was not written down."""
+    messages = conversation(turn.asked.system, before, turn.prompt)
+    sent = turn.answer.sent
+    if not (sent and sent.messages):
+        return tuple(messages), None
+    begun = [*messages, Message("assistant", turn.answer.text[: sent.begun])] if sent.begun else messages
+    for ways in (begun, [*begun, Message("user", GO_ON)]):
+        if digest_of(ways) == sent.messages:
+            return tuple(ways), True
+    return tuple(begun), False
 
 
 def _answered(turn: Turn) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from .errors import MultimodelError, Unexpected
 from .retry import RetryPolicy, stream_with_retries
-from .types import Backend, Chunk, Message, ModelId, SamplingParams, Snapshot, Timing
+from .types import Backend, Chunk, Message, ModelId, SamplingParams, Sent, Snapshot, Timing, digest_of
 
 RESTARTS_CLOCK = frozenset({"queued", "downloading", "starting", "loading", "retrying"})
 """Stages before the model is asked (again): the time to first token starts when the last of them ends."""
@@ -23,12 +23,16 @@ def ask(
     policy: RetryPolicy = RetryPolicy(),
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
+    sent: Sent | None = None,
 ) -> Generator[Snapshot]:
     """Snapshots of one answer; the last one is done. Errors arrive as the last snapshot.
 
+    `sent`: what is known of the request before the backend tells of it.
+
     While nothing is new the same snapshot is yielded again, at least every quarter of a second: a chance to close.
     """
-    now = Snapshot(backend.model, "", Timing(clock()), params=params.only(backend.capabilities.params))
+    taken, known = params.only(backend.capabilities.params), replace(sent or Sent(), messages=digest_of(messages))
+    now = Snapshot(backend.model, "", Timing(clock()), params=taken, sent=known)
     yield now
     try:
         with closing(stream_with_retries(backend, messages, params, policy, clock, sleep)) as chunks:
@@ -58,6 +62,7 @@ def _joined(before: Snapshot, now: Snapshot) -> Snapshot:
         reasoning=before.reasoning + now.reasoning,
         notes=before.notes + now.notes,
         logprobs=before.logprobs + now.logprobs,
+        sent=replace(now.sent, begun=len(before.text)) if now.sent else None,
     )
 
 
@@ -99,6 +104,8 @@ def fold(now: Snapshot, chunk: Chunk, clock: Callable[[], float]) -> Snapshot:
         logprobs=now.logprobs + chunk.logprobs,
         cost=chunk.cost or now.cost,
         provider=chunk.provider or now.provider,
+        memory=now.memory if chunk.memory is None else max(chunk.memory, now.memory or 0),
+        sent=(now.sent or Sent()).merge(chunk.sent) if chunk.sent else now.sent,
     )
 
 

@@ -26,11 +26,14 @@ from .types import (
     Message,
     ModelId,
     ModelSpec,
+    Prompt,
     PromptSize,
     SamplingParams,
+    Sent,
     Snapshot,
     Timing,
 )
+from .versions import versions
 
 if TYPE_CHECKING:
     from .downloads import Downloads
@@ -147,7 +150,8 @@ class Engine:
         else:
             self.prices.prepare(id)
             policy = RetryPolicy(attempts=self.settings.api.retries + 1)
-            with closing(ask(backend, messages, params, policy=policy)) as answer:
+            sent = Sent(versions=versions(id.backend))
+            with closing(ask(backend, messages, params, policy=policy, sent=sent)) as answer:
                 for now in answer:
                     yield self._priced(messages, now) if now.done else now
 
@@ -185,6 +189,17 @@ class Engine:
             return self.backend(model).measure(messages)
         except MultimodelError:
             return None
+
+    def inspect(
+        self, model: Model, messages: Sequence[Message], params: SamplingParams, *, load: bool = False
+    ) -> Prompt | None:
+        """What a local model would read; None of others, and while it is not loaded. Raises MultimodelError.
+
+        `load`: bring it in where its files are here.
+        """
+        inspect = getattr(self.backend(model), "inspect", None)
+        found: Prompt | None = inspect(messages, params, load=load) if inspect else None
+        return found
 
     def unload(self, model: Model) -> None:
         """Give back a model's memory or connections; the next question connects it again."""

@@ -19,7 +19,7 @@ from .hub import RemoteFile, Repository, repository
 from .jobs import Job, in_background
 from .quants import SHARD, gather, missing, quant_of, rank
 from .settings import Settings
-from .types import ON_HUB, Chunk, ModelSpec
+from .types import ON_HUB, Chunk, Loaded, ModelSpec
 
 GUIDE = "guide"
 
@@ -118,6 +118,16 @@ def files_of(path: Path) -> list[Path]:
         return [file for file in path.iterdir() if files.WEIGHTS.fullmatch(file.name)]
     name = SHARD.sub("", path.name)
     return [file for file in path.parent.iterdir() if SHARD.sub("", file.name) == name]
+
+
+def stamp(path: Path) -> Loaded:
+    """Which files a model that lies here is, as far as can be told without reading them."""
+    try:
+        found = [file.stat() for file in files_of(path)]
+    except OSError:
+        return Loaded()
+    newest = max((file.st_mtime_ns for file in found), default=0)
+    return Loaded(file=path.name, size=sum(file.st_size for file in found), changed=newest)
 
 
 def download(spec: ModelSpec, settings: Settings, job: Job) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .errors import LoadError
@@ -14,14 +13,7 @@ from .locate import files_of
 from .memory.subject import at_hand
 from .settings import Settings
 from .types import ModelId, ModelSpec
-
-LIBRARIES = {
-    "transformers": ("transformers", "torch"),
-    "gguf": ("llama_cpp_python",),
-    "hf-inference": ("huggingface_hub",),
-    "echo": (),
-}
-"""The packages that run the models of a backend, or ask for them; a named endpoint is asked by openai's."""
+from .versions import versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +35,14 @@ class Provenance:
 def provenance(model: ModelId | ModelSpec, settings: Settings) -> Provenance:
     """The provenance of a model; reads its files, which takes seconds for large ones, once. Raises nothing."""
     spec = model if isinstance(model, ModelSpec) else ModelSpec(model)
-    versions = _versions(spec.id.backend)
+    known = versions(spec.id.backend)
     if spec.id.backend not in ("gguf", "transformers"):
-        return Provenance(versions=versions)
+        return Provenance(versions=known)
     try:
         path = at_hand(spec.id, settings, spec.load.revision)
-        return Provenance(revision_of(path), hash_of(path), versions) if path else Provenance(versions=versions)
+        return Provenance(revision_of(path), hash_of(path), known) if path else Provenance(versions=known)
     except (LoadError, OSError):  # asking the model will say what is wrong with it
-        return Provenance(versions=versions)
+        return Provenance(versions=known)
 
 
 def revision_of(path: Path) -> str:
@@ -86,13 +78,3 @@ def _read_hash(path: Path, size: int, changed: int) -> str:
     """A file that has another size or date is read again."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions(backend: str) -> tuple[tuple[str, str], ...]:
-    found = []
-    for package in LIBRARIES.get(backend, ("openai",)):
-        try:
-            found.append((package, version(package)))
-        except PackageNotFoundError:
-            continue
-    return tuple(found)

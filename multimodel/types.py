@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from typing import Any, Literal, Protocol, Self
 
 from .errors import InvalidModelId, InvalidParameter, MultimodelError
@@ -225,6 +227,7 @@ class Usage:
     output_tokens: int = 0
     estimated: bool = False  # True where the backend does not report and we counted
     reused_tokens: int = 0  # of input_tokens: not evaluated again, thanks to a cached prefix
+    reasoning_tokens: int | None = None  # of output_tokens: thoughts; None: not known
 
     @property
     def total_tokens(self) -> int:
@@ -236,6 +239,7 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.estimated or other.estimated,
             self.reused_tokens + other.reused_tokens,
+            _sum(self.reasoning_tokens, other.reasoning_tokens),
         )
 
 
@@ -251,6 +255,77 @@ class Cost:
     def estimated(self) -> bool:
         """Whether the true amount may be another."""
         return self.amount is not None and bool(self.about)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """How a local model lay in memory when it answered, and which file it was."""
+
+    device: str = ""
+    dtype: str = ""  # the number format of the weights
+    context_length: int = 0  # tokens
+    kv_type: str = ""  # the number format of the KV cache; empty: as the runtime has it
+    threads: int = 0  # its share of the cores
+    template: str = ""  # "own": the model's chat template; "plain": it has none
+    file: str = ""  # the name of its file or folder
+    size: int = 0  # bytes of the weights
+    changed: int = 0  # nanoseconds since 1970: when the newest of them was last changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What an answer was really asked with, beyond its parameters, as far as the backend tells. Empty: not known."""
+
+    messages: str = ""  # the messages, as `digest` makes it
+    begun: int = 0  # characters of an earlier answer that this one goes on from
+    prompt: str = ""  # the ids of the prompt's tokens, as `digest` makes it
+    dropped: int = 0  # messages that did not fit into the context: the oldest that are not the system's
+    loaded: Loaded | None = None  # of local models
+    address: str = ""  # of remote models: where the request went, without what may be secret in it
+    request: str = ""  # its JSON, without the messages
+    model: str = ""  # what the service says answered
+    fingerprint: str = ""  # what it says of its configuration
+    response: str = ""  # its name for the answer
+    request_id: str = ""  # its name for the request
+    versions: tuple[tuple[str, str], ...] = ()  # (package, version) of what ran it, or asked for it
+
+    def merge(self, other: Sent | None) -> Sent:
+        """A copy in which what the other knows wins."""
+        known = {f.name: v for f in fields(other) if (v := getattr(other, f.name)) != f.default} if other else {}
+        return replace(self, **known)
+
+
+def digest(what: object) -> str:
+    """Tells whether two values that JSON can hold are the same: 64 bits of a SHA-256, in hex.
+
+    >>> digest([1, 2]), digest([2, 1])
+    ('49a64717d5d4cb19', 'af1a1fc110b6094c')
+    """
+    return sha256(json.dumps(what, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def digest_of(messages: Sequence[Message]) -> str:
+    """The digest of a conversation as it is sent."""
+    return digest([[message.role, message.content] for message in messages])
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a local model reads: a conversation rendered by its chat template, and cut into tokens."""
+
+    text: str
+    tokens: tuple[tuple[int, bytes], ...]  # (id, what it stands for)
+    dropped: int = 0  # messages, oldest first, that did not fit
+    stripped: int = 0  # characters of special tokens that were typed, which are taken out
+
+    @property
+    def digest(self) -> str:
+        """As `Sent.prompt` has it."""
+        return digest([token for token, _ in self.tokens])
 
 
 StageName = Literal["queued", "downloading", "starting", "loading", "reading", "retrying"]
@@ -284,6 +359,8 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()  # of tokens not told before, whether or not their text can be shown yet
     cost: Cost | None = None  # where the service itself says it
     provider: str = ""  # who answers, where a router chose
+    memory: int | None = None  # bytes that the process of a local model takes just now
+    sent: Sent | None = None  # what the backend can now tell of the request
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +412,8 @@ class Snapshot:
     params: SamplingParams | None = None  # as they were sent; None until the model is asked
     cost: Cost | None = None  # None: nothing is paid for it, or it has not ended
     provider: str = ""  # who answered, where a router chose
+    memory: int | None = None  # bytes, the most that the process of a local model was seen to take; None: not known
+    sent: Sent | None = None  # None until the model is asked, and where it was not written down
 
     @property
     def done(self) -> bool:

@@ -15,7 +15,14 @@ from .support import ROOT
 FLOORS = [  # a module imports only from the floors above its line; a folder stands for all it holds
     ["multimodel.errors"],
     ["multimodel.types"],
-    ["multimodel.settings", "multimodel.hardware", "multimodel.compute", "multimodel.quants", "multimodel.web"],
+    [
+        "multimodel.settings",
+        "multimodel.hardware",
+        "multimodel.compute",
+        "multimodel.quants",
+        "multimodel.versions",
+        "multimodel.web",
+    ],
     [
         "multimodel.conversation",
         "multimodel.leaderboard",

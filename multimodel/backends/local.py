@@ -5,13 +5,14 @@ Backends of local models are a few lines each: they name their runtime and what 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import cast
 
 from ..errors import BackendError, MultimodelError
-from ..locate import Located
+from ..locate import Located, stamp
 from ..memory import MemoryPlan
 from ..pool import Pool
 from ..settings import Settings
@@ -22,8 +23,10 @@ from ..types import (
     LoadOptions,
     Message,
     ModelSpec,
+    Prompt,
     PromptSize,
     SamplingParams,
+    Sent,
     Stage,
     Usage,
 )
@@ -32,6 +35,9 @@ from ..workers.protocol import Facts, Frame, logprobs_from
 
 LONG = 1500
 """Characters of a conversation below which it fits any context worth chatting in (512 tokens)."""
+
+MEMORY_EVERY = 0.5
+"""Seconds between two looks at the memory of a model that answers."""
 
 Locate = Callable[[ModelSpec, Settings], Generator[Chunk, None, Located]]
 
@@ -89,6 +95,15 @@ class LocalBackend:
         except MultimodelError:
             return None  # asking for an answer will say why
 
+    def inspect(self, messages: Sequence[Message], params: SamplingParams, *, load: bool = False) -> Prompt | None:
+        """What the model would read; None while it is not loaded, or too busy to say. Raises MultimodelError.
+
+        `load`: bring it in where its files are here.
+        """
+        with self._place.hold():
+            worker = self._place.worker or (self._at_hand() if load else None)
+            return worker.inspect(messages, params.only(self.capabilities.params)) if worker else None
+
     def _at_hand(self) -> Worker | None:
         """The loaded worker, unless its files are not here yet."""
         with closing(self._place.ready(self._bring_in)) as stages:
@@ -111,22 +126,34 @@ class LocalBackend:
         """Whether an answer uses it, or waits for it."""
         return self._place.held > 0
 
-    def memory(self) -> int:
-        """Resident bytes of its process; 0 while there is none."""
-        worker = self._place.worker
-        return worker.memory() if worker else 0
-
     def close(self) -> None:
         """Unload: the process ends and gives every byte back. An answer under way ends with WorkerCrashed."""
         self._place.unload()
 
     def _answer(self, worker: Worker, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
-        waiting = Chunk(stage=Stage("queued", "waiting for a free place"))
+        waiting, looked = Chunk(stage=Stage("queued", "waiting for a free place")), 0.0
         with closing(worker.generate(messages, params)) as events:
             for event in events:
+                chunk, now = chunk_of(event) if event else waiting, time.monotonic()
                 if event and event["event"] == "started":
-                    waiting = Chunk()
-                yield chunk_of(event) if event else waiting
+                    waiting, chunk = Chunk(), replace(chunk, sent=self._sent(worker))
+                if event and (chunk.finish_reason or now - looked > MEMORY_EVERY):
+                    chunk, looked = replace(chunk, memory=worker.memory() or None), now
+                yield chunk
+
+    def _sent(self, worker: Worker) -> Sent:
+        facts = worker.facts
+        assert facts  # it is loaded
+        loaded = replace(
+            worker.files,
+            device=facts.device,
+            dtype=facts.dtype,
+            context_length=facts.context_length,
+            kv_type=self._spec.load.kv_type or "",
+            threads=worker.threads,
+            template=facts.template,
+        )
+        return Sent(loaded=loaded)
 
     def _bring_in(self) -> Generator[Chunk, None, Worker]:
         """Find the files, make room and load them in a new child, which is ended where this is closed or fails."""
@@ -138,6 +165,7 @@ class LocalBackend:
         if note := squeezed(plan, self._spec.load):
             yield Chunk(note=note)
         worker = self._place.start()
+        worker.files = stamp(located.path)
         try:
             with closing(worker.load(self._runtime, located.path, self._options(plan))) as events:
                 yield from (chunk_of(event) for event in events)
@@ -177,6 +205,8 @@ def chunk_of(event: Frame | None) -> Chunk:
             return Chunk(stage=Stage(name, detail, fraction))
         case {"event": "started", "at": at}:
             return Chunk(stage=Stage("reading"), at=at)
+        case {"event": "prompt", "digest": prompt, "dropped": dropped}:
+            return Chunk(sent=Sent(prompt=prompt, dropped=dropped))
         case {"event": "reading", "fraction": fraction}:
             return Chunk(stage=Stage("reading", fraction=fraction))
         case {"event": "text", "text": text, "at": at}:

@@ -18,7 +18,7 @@ from ..errors import ConnectionFailure, ModelNotFound, MultimodelError, Protocol
 from ..pump import Arrived, pump
 from ..schema import schema_from
 from ..settings import ApiSettings
-from ..types import RANGES, Chunk, Cost, FinishReason, SamplingParams, TokenLogprob, Usage
+from ..types import RANGES, Chunk, Cost, FinishReason, SamplingParams, Sent, TokenLogprob, Usage
 from .failures import guarded, translated
 from .service import PLACEHOLDER, Service
 from .wire import Event, Wire, parsed, whole
@@ -33,6 +33,10 @@ AFTER_FINISH = 2.0
 """Seconds after the finish reason: the token counts and the end of the stream come with it or never, and a server that
 keeps the line open must not keep the answer open."""
 
+NAMES = {"model": "model", "fingerprint": "system_fingerprint", "response": "id"}
+"""What an event says of the answer as a whole, by the fields of Sent."""
+
+NAME_LIMIT = 200  # characters
 MOST_ALTERNATIVES = int(RANGES["top_logprobs"][1])
 LARGEST_COST = 1e6  # US dollars; more is no cost of an answer
 LIST_TIMEOUT = 3.0
@@ -63,7 +67,7 @@ def answer(send: Send, service: Service, name: str, limits: ApiSettings, wire: W
 
     A stream that breaks off after its first text ends as incomplete: what was said is worth keeping.
     """
-    story = Story()
+    story, known = Story(), False
     events = pump(
         lambda: guarded(lambda: send(wire), lambda error: _named(error, wire, service, name)),
         wire.hang_up,
@@ -75,13 +79,17 @@ def answer(send: Send, service: Service, name: str, limits: ApiSettings, wire: W
             for arrived in events:
                 if story.overdue(arrived.at if arrived else time.perf_counter()):
                     break
-                yield story.told(arrived) if arrived else Chunk()
-    except (ConnectionFailure, TimedOut) as error:
-        if not story.begun:
+                chunk = story.told(arrived) if arrived else Chunk()
+                if (chunk.text or chunk.reasoning) and not known:  # one that is stopped has a record too
+                    known, chunk = True, replace(chunk, sent=story.sent(wire))
+                yield chunk
+    except MultimodelError as error:
+        yield Chunk(sent=story.sent(wire))
+        if not (isinstance(error, ConnectionFailure | TimedOut) and story.begun):
             raise
         if not story.finish_reason:
             yield Chunk(note=f"{error} The answer may be cut.")
-    yield from story.ending(service)
+    yield from story.ending(service, wire)
 
 
 def _named(error: Exception, wire: Wire, service: Service, name: str) -> MultimodelError:
@@ -140,6 +148,7 @@ class Story:
         self._thought = 0
         self._tokens = 0  # with log-probabilities
         self._at: float | None = None
+        self._names: dict[str, str] = {}  # of the answer, by the fields of Sent
         self._spoke = 0.0  # when the last event with text, thoughts or a finish reason came
 
     @property
@@ -157,6 +166,7 @@ class Story:
         self._usage = usage_of(event) or self._usage
         self._cost = cost_of(event) or self._cost
         self._provider = _text(event.get("provider")) or self._provider
+        self._note_names(event)
         text, reasoning = "", ""
         logprobs: tuple[TokenLogprob, ...] = ()
         for choice in _first_choice(event):
@@ -172,7 +182,17 @@ class Story:
         self._spoke = arrived.at
         return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at, logprobs=logprobs))
 
-    def ending(self, service: Service) -> Iterator[Chunk]:
+    def sent(self, wire: Wire) -> Sent:
+        """The request, and what the service calls it and its answer."""
+        model, fingerprint, response = (self._names.get(field, "") for field in NAMES)
+        return replace(wire.sent(), model=model, fingerprint=fingerprint, response=response)
+
+    def _note_names(self, event: Event) -> None:
+        for field, name in NAMES.items():
+            if field not in self._names and isinstance(said := event.get(name), str) and said:
+                self._names[field] = printable(said)[:NAME_LIMIT]
+
+    def ending(self, service: Service, wire: Wire) -> Iterator[Chunk]:
         """The last chunk, perhaps after a note. Raises ProtocolFailure where nothing at all was said."""
         if not self.begun:
             raise ProtocolFailure(
@@ -183,7 +203,14 @@ class Story:
             yield Chunk(note="All of max_tokens went into thinking; raise it to see an answer.")
         usage = self._usage or Usage(output_tokens=self._pieces, estimated=True)
         reason = self.finish_reason or "incomplete"
-        yield Chunk(finish_reason=reason, usage=usage, at=self._at, cost=self._cost, provider=self._provider)
+        yield Chunk(
+            finish_reason=reason,
+            usage=usage,
+            at=self._at,
+            cost=self._cost,
+            provider=self._provider,
+            sent=self.sent(wire),
+        )
 
     def _counted(self, chunk: Chunk) -> Chunk:
         self._pieces += bool(chunk.text or chunk.reasoning)
@@ -244,14 +271,24 @@ def usage_of(event: Event) -> Usage | None:
     """The token counts of an event that has them.
 
     >>> usage_of({"usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 8}}})
-    Usage(input_tokens=9, output_tokens=2, estimated=False, reused_tokens=8)
+    Usage(input_tokens=9, output_tokens=2, estimated=False, reused_tokens=8, reasoning_tokens=None)
     """
     usage = event.get("usage")
     if not isinstance(usage, dict) or not isinstance(usage.get("completion_tokens"), int):
         return None
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(_count(usage.get("prompt_tokens")), _count(usage["completion_tokens"]), reused_tokens=_count(cached))
+    return Usage(
+        _count(usage.get("prompt_tokens")),
+        _count(usage["completion_tokens"]),
+        reused_tokens=_count(_detail(usage, "prompt_tokens_details", "cached_tokens")),
+        reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
+    )
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
+    """A count that a service may give or not."""
+    details = usage.get(group)
+    found = details.get(name) if isinstance(details, dict) else None
+    return None if found is None else _count(found)
 
 
 def cost_of(event: Event) -> Cost | None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 
 from ..errors import ProtocolFailure
+from ..types import Sent
 from .service import PLACEHOLDER
 
 Event = dict[str, Any]
@@ -26,6 +27,8 @@ EVENT_LIMIT = 1 << 20
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach a server. Later waits are bounded by the pump, which hangs up."""
+
+ID_LIMIT = 200  # characters of the name that a service gives a request
 
 HEADERS = re.compile(
     r"(host|accept(-encoding)?|connection|content-(type|length)|user-agent|x-stainless-[a-z-]+)$", re.IGNORECASE
@@ -57,8 +60,10 @@ class Wire:
             timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT),
             verify=_trusted(),
             headers={"Accept-Encoding": "identity"},  # compressed text comes late, and may be a bomb
-            event_hooks={"request": [self._watch]},
+            event_hooks={"request": [self._watch], "response": [self._hear]},
         )
+        self._asked: httpx2.Request | None = None  # the newest that asked for an answer
+        self._request_id = ""
         self._lock = Lock()  # between the thread that reads and the one that hangs up
         self._socket: socket.socket | None = None
         self._over = False
@@ -69,7 +74,22 @@ class Wire:
             self._over = True
             self._shut_down()
 
+    def sent(self) -> Sent:
+        """The newest request as it was sent, without its messages; headers, which hold the key, are not in it."""
+        if not self._asked:
+            return Sent()
+        url, body = self._asked.url, json.loads(self._asked.content)
+        body.pop("messages", None)
+        port = f":{url.port}" if url.port else ""
+        address = f"{url.scheme}://{url.host}{port}{url.path}"  # the rest of it may be a secret
+        return Sent(address=address, request=json.dumps(body), request_id=self._request_id)
+
+    def _hear(self, response: httpx2.Response) -> None:
+        self._request_id = response.headers.get("x-request-id", "")[:ID_LIMIT]
+
     def _watch(self, request: httpx2.Request) -> None:
+        if request.method == "POST":
+            self._asked = request
         if self._key is not None:
             for name in [name for name in request.headers if not HEADERS.match(name)]:
                 del request.headers[name]

@@ -175,17 +175,15 @@ def _answered(
     spec, setting = batch.spec(item), batch.settings[item.setting]
     messages = [Message("system", setting.system)] if setting.system.strip() else []
     messages.append(Message("user", batch.prompts[item.prompt]))
-    answer, memory, shared = None, 0, False
+    answer, shared = None, False
     with closing(engine.ask(spec, messages, setting.params)) as snapshots:
         for answer in snapshots:
             shared = shared or engine.answering()
             yield replace(update, answer=answer)
-    with suppress(MultimodelError):
-        memory = getattr(engine.backend(spec), "memory", int)()
     if not answer or not answer.done:
         raise BatchError(f"{spec.id} ended without an end.", hint="Go on with the batch.")
     counted = _tokens(spec, engine, prefix(item, answer) if prefix else "")
-    return Answered(item, answer, memory, provenance(spec, engine.settings), now(), shared, counted)
+    return Answered(item, answer, answer.memory or 0, provenance(spec, engine.settings), now(), shared, counted)
 
 
 def _tokens(spec: ModelSpec, engine: Engine, text: str) -> int | None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ..conversation import Options, State, Turn
 from ..errors import MultimodelError, by_name
 from ..leaderboard import Ballot
-from ..types import Cost, FinishReason, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
+from ..types import Cost, FinishReason, ModelId, SamplingParams, Sent, Snapshot, Timing, TokenLogprob, Usage
 from ..waiting import Waiting
 
 Logprob = tuple[str, float, list[tuple[str, float]]]
@@ -43,6 +43,8 @@ class Ending(Form):
     params: SamplingParams | None = None  # as they were sent
     cost: Cost | None = None  # at the prices of its day
     provider: str = ""
+    memory: int | None = None  # bytes
+    sent: Sent | None = None
 
 
 BALLOT: TypeAdapter[Ballot] = TypeAdapter(Ballot)
@@ -76,6 +78,8 @@ def ending(answer: Snapshot) -> Ending:
         params=answer.params,
         cost=answer.cost,
         provider=answer.provider,
+        memory=answer.memory,
+        sent=answer.sent,
     )
 
 
@@ -96,6 +100,8 @@ def answer(model: ModelId, text: str, reasoning: str, end: Ending) -> Snapshot:
         params=end.params,
         cost=end.cost,
         provider=end.provider,
+        memory=end.memory,
+        sent=end.sent,
     )
 
 

@@ -186,11 +186,11 @@ class Store:
         """Whether anybody has a conversation of this id."""
         return bool(self._rows("SELECT 1 FROM conversations WHERE id = ?", (id,)))
 
-    def logprobs(self, id: str) -> dict[int, tuple[TokenLogprob, ...]]:
-        """The log-probabilities of a conversation's answers, by the ids of the turns that have any."""
+    def logprobs(self, id: str, only: int | None = None) -> dict[int, tuple[TokenLogprob, ...]]:
+        """The log-probabilities of a conversation's answers, by the ids of the turns that have any. `only`: of one."""
         found: dict[int, tuple[TokenLogprob, ...]] = {}
-        sql = "SELECT turn, body FROM logprobs WHERE conversation = ? ORDER BY turn, number"
-        for turn, body in self._rows(sql, (id,)):
+        sql = "SELECT turn, body FROM logprobs WHERE conversation = ?1 AND ?2 IN (turn, -1) ORDER BY turn, number"
+        for turn, body in self._rows(sql, (id, -1 if only is None else only)):
             found[turn] = found.get(turn, ()) + forms.logprobs(LOGPROBS.validate_json(body))
         return found
 

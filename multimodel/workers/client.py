@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, cast
 import psutil
 
 from ..errors import WorkerCrashed
-from ..types import LoadOptions, Message, PromptSize, SamplingParams
+from ..types import Loaded, LoadOptions, Message, Prompt, PromptSize, SamplingParams
 from .process import reason, spawn
-from .protocol import Facts, Frame, Status, as_frames, encode, error_frame, error_from, read
+from .protocol import Facts, Frame, Status, as_frames, encode, error_frame, error_from, prompt_from, read
 
 HEARTBEAT = 0.2  # seconds: how long a wait goes on before the one who waits may change their mind
 GRACE = 2.0  # seconds: how long a child may take to end by itself
@@ -35,7 +35,8 @@ class Worker:
         """Start the child for the model called `name`; `threads` is its first share of the cores."""
         self.name = name
         self.facts: Facts | None = None  # known once loaded
-        self._threads = threads
+        self.files = Loaded()  # which it was loaded from; who loads it knows
+        self.threads = threads  # its share of the cores
         self._ids = itertools.count(1)
         self._lock = Lock()  # the queues: between the threads that ask and the reader
         self._writing = Lock()  # the pipe to the child: between the threads that ask and the one that closes
@@ -81,7 +82,7 @@ class Worker:
         Raises what the child raised, or WorkerCrashed. Afterwards `facts` is set.
         """
         command = {"op": "load", "runtime": runtime, "path": str(path), "options": asdict(options)}
-        for event in self._ask(LOADING, command | {"threads": self._threads}):
+        for event in self._ask(LOADING, command | {"threads": self.threads}):
             if event and event["event"] == "ready":
                 self.facts = Facts(**event["facts"] | {"notes": tuple(event["facts"]["notes"])})
                 return
@@ -113,6 +114,12 @@ class Worker:
         event = self._reply({"op": "measure", "messages": as_frames(messages)}, timeout)
         return PromptSize(**event["size"]) if event else None
 
+    def inspect(self, messages: Sequence[Message], params: SamplingParams, timeout: float = 5 * GRACE) -> Prompt | None:
+        """What the model would read; None where the child is too busy to say in time. Raises what `generate` raises."""
+        command = {"op": "inspect", "messages": as_frames(messages), "params": params.asdict()}
+        event = self._reply(command, timeout)
+        return prompt_from(event) if event else None
+
     def status(self, timeout: float = HEARTBEAT) -> Status | None:
         """What the child is doing; None where it is too busy to say in time. Raises WorkerCrashed."""
         event = self._reply({"op": "status"}, timeout)
@@ -120,8 +127,8 @@ class Worker:
 
     def set_threads(self, count: int) -> None:
         """Tell the child its share of the cores."""
-        if count != self._threads:
-            self._threads = count
+        if count != self.threads:
+            self.threads = count
             self._send({"op": "threads", "count": count})
 
     def close(self, grace: float = GRACE) -> None:

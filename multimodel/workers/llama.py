@@ -19,13 +19,13 @@ import psutil
 from ..errors import BadRequest, BrokenFile, MissingDependency, TooLarge
 from ..hardware import memory
 from ..memory.context import CACHE_TYPES
-from ..types import FinishReason, LoadOptions, Message, PromptSize
+from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
 from .constraint import DEAD_END, Constraint, constraint_from
-from .fit import fit, left_out, measured, reserve
+from .fit import Fitted, fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
-from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, without_specials
-from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame
+from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, shorter, without_specials
+from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame, prompt_frame
 from .text import HALF, TextStream
 
 PIECE = 256  # prompt tokens a step evaluates while nobody decodes
@@ -148,8 +148,7 @@ class LlamaRuntime:
         """See `protocol.Runtime`."""
         check_bias(request.params, self._model.vocab_size)
         constraint = constraint_from(request.params, lambda: self._model.vocabulary)
-        spare = reserve(request.params.max_tokens, self._length)
-        kept, dropped = fit(request.messages, self._count, self._length, spare)
+        kept, dropped = self._fit(request)
         prompt = self._prompt(kept)
         leader = self._leader(prompt)
         slot = self._spare() if leader else self._place(prompt)
@@ -169,7 +168,15 @@ class LlamaRuntime:
         )
         notes = [left_out(dropped)] if dropped else []
         notes += [] if self._model.template else [PLAIN_NOTE]
-        return [{"event": "note", "id": request.id, "text": note} for note in notes]
+        said = [{"event": "note", "id": request.id, "text": note} for note in notes]
+        return [*said, prompt_frame(request.id, prompt, dropped)]
+
+    def inspect(self, request: Request) -> Prompt:
+        """See `protocol.Runtime`."""
+        kept, dropped = self._fit(request)
+        tokens = tuple((token, self._model.name(token)) for token in self._prompt(kept))
+        clean = without_specials(kept, self._model.specials)
+        return Prompt(self._rendered(clean), tokens, dropped, shorter(kept, clean))
 
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
@@ -221,11 +228,15 @@ class LlamaRuntime:
 
     # The prompt
 
+    def _fit(self, request: Request) -> Fitted:
+        spare = reserve(request.params.max_tokens, self._length)
+        return fit(request.messages, self._count, self._length, spare)
+
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        clean = without_specials(messages, self._model.specials)
-        if not self._model.template:
-            return self._model.tokens(plain_prompt(clean))
-        return self._model.tokens(render(self._model.apply_template, clean))
+        return self._model.tokens(self._rendered(without_specials(messages, self._model.specials)))
+
+    def _rendered(self, clean: Sequence[Message]) -> str:
+        return render(self._model.apply_template, clean) if self._model.template else plain_prompt(clean)
 
     def _count(self, messages: Sequence[Message]) -> int:
         return len(self._prompt(messages))

@@ -44,6 +44,11 @@ def without_specials(messages: Sequence[Message], specials: Iterable[str]) -> tu
     return tuple(replace(message, content=_strip(pattern, message.content)) for message in messages)
 
 
+def shorter(messages: Sequence[Message], clean: Sequence[Message]) -> int:
+    """How many characters were taken out."""
+    return sum(len(m.content) for m in messages) - sum(len(m.content) for m in clean)
+
+
 def _strip(pattern: re.Pattern[str], text: str) -> str:
     while (shorter := pattern.sub("", text)) != text:  # taking one out can join the halves of another
         text = shorter

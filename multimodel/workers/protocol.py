@@ -6,6 +6,7 @@ Commands (app to child):
     {"op": "generate", "id": int, "messages": [{"role", "content"}], "params": {SamplingParams, set fields only}}
     {"op": "cancel", "id": int}
     {"op": "measure", "id": int, "messages": [...]}
+    {"op": "inspect", "id": int, "messages": [...], "params": {...}}  what `generate` would have the model read
     {"op": "threads", "count": int}                                   its share of the cores
     {"op": "status", "id": int}
 
@@ -14,11 +15,13 @@ End of input ends the child. Events (child to app); `at` is time.perf_counter(),
     {"event": "progress", "stage": "starting" | "loading", "fraction": float | null, "detail": str}
     {"event": "ready", "facts": {Facts}}
     {"event": "started", "id": int, "at": float}                      admitted: the clock of TTFT starts
+    {"event": "prompt", "id": int, "digest": str, "dropped": int}     what it reads, as `types.Sent` tells of it
     {"event": "reading", "id": int, "fraction": float}                prefill of a long prompt
     {"event": "text", "id": int, "text": str, "at": float}            with "logprobs" where they were asked for
     {"event": "note", "id": int, "text": str}
     {"event": "done", "id": int, "finish_reason": str, "usage": {Usage}, "at": float}
     {"event": "size", "id": int, "size": {PromptSize}}
+    {"event": "inspected", "id": int, "text": str, "tokens": [[id, bytes], ...], "dropped": int, "stripped": int}
     {"event": "status", "id": int, "status": {Status}}
     {"event": "error", "id": int | null, "type": str, "message": str, "hint": str}    null: loading failed
 
@@ -35,7 +38,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..errors import MultimodelError, NotEnoughMemory, by_name
-from ..types import LoadOptions, Message, PromptSize, SamplingParams, StageName, TokenLogprob
+from ..types import LoadOptions, Message, Prompt, PromptSize, SamplingParams, StageName, TokenLogprob, digest
 
 Frame = dict[str, Any]
 SLOTS = 8  # answers a child works on at once, at most
@@ -125,6 +128,10 @@ class Runtime(Protocol):
         """How many tokens the rendered conversation takes."""
         ...
 
+    def inspect(self, request: Request) -> Prompt:
+        """What `admit` would have the model read. Raises what that raises."""
+        ...
+
     def set_threads(self, count: int) -> None:
         """Use this many processor threads from the next step on."""
         ...
@@ -183,6 +190,28 @@ def logprobs_from(found: Sequence[Any]) -> tuple[TokenLogprob, ...]:
         )
         for data, logprob, others in found
     )
+
+
+def prompt_frame(id: int, tokens: Sequence[int], dropped: int) -> Frame:
+    """The `prompt` event."""
+    return {"event": "prompt", "id": id, "digest": digest(list(tokens)), "dropped": dropped}
+
+
+def inspected_frame(id: int, prompt: Prompt) -> Frame:
+    """The `inspected` event."""
+    tokens = [[token, data.decode("latin-1")] for token, data in prompt.tokens]
+    known = {"text": prompt.text, "dropped": prompt.dropped, "stripped": prompt.stripped}
+    return {"event": "inspected", "id": id, "tokens": tokens, **known}
+
+
+def prompt_from(frame: Frame) -> Prompt:
+    """The Prompt of an `inspected` event.
+
+    >>> prompt_from(inspected_frame(1, Prompt("hi", ((7, b"hi"),), dropped=2))).tokens
+    ((7, b'hi'),)
+    """
+    tokens = tuple((token, data.encode("latin-1")) for token, data in frame["tokens"])
+    return Prompt(frame["text"], tokens, frame["dropped"], frame["stripped"])
 
 
 def as_frames(messages: Sequence[Message]) -> list[Frame]:

@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from .pace import Pace
-from .protocol import Frame, Request, Runtime, Status, error_frame, messages_from, request_from
+from .protocol import (
+    Frame,
+    Request,
+    Runtime,
+    Status,
+    error_frame,
+    inspected_frame,
+    messages_from,
+    request_from,
+)
 
 STAMPED = frozenset({"started", "text", "done"})
 OVER = frozenset({"done", "error"})
@@ -47,6 +56,8 @@ class Scheduler:
                 self._drop(id)
             case {"op": "measure", "id": id}:
                 self._post([self._measured(id, command)])
+            case {"op": "inspect", "id": id}:
+                self._post([self._inspected(id, command)])
             case {"op": "status", "id": id}:
                 self._post([{"event": "status", "id": id, "status": asdict(self._status())}])
             case {"op": "threads", "count": count}:
@@ -110,6 +121,12 @@ class Scheduler:
     def _measured(self, id: int, command: Frame) -> Frame:
         try:
             return {"event": "size", "id": id, "size": asdict(self._runtime.measure(messages_from(command)))}
+        except Exception as error:
+            return error_frame(id, error)
+
+    def _inspected(self, id: int, command: Frame) -> Frame:
+        try:
+            return inspected_frame(id, self._runtime.inspect(request_from(command)))
         except Exception as error:
             return error_frame(id, error)
 

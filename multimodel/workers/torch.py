@@ -14,12 +14,12 @@ import torch
 
 from ..errors import BadRequest
 from ..hardware import memory
-from ..types import FinishReason, LoadOptions, Message, PromptSize, Usage
+from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize, Usage
 from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
-from .fit import fit, left_out, measured, reserve
+from .fit import Fitted, fit, left_out, measured, reserve
 from .logprobs import check_bias, logprob_frame
-from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, without_specials
-from .protocol import Frame, Progress, Request, error_frame
+from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, shorter, without_specials
+from .protocol import Frame, Progress, Request, error_frame, prompt_frame
 from .text import TextStream
 from .torch_cache import Kept, PrefixStore, empty_cache
 from .torch_llama import quick
@@ -101,7 +101,7 @@ class TorchRuntime:
         check_bias(request.params, self._vocab_size)
         constraint = constraint_from(request.params, lambda: self._vocabulary)
         context, asked = self.facts.context_length, request.params.max_tokens
-        fitted = fit(request.messages, self._count, context, reserve(asked, context))
+        fitted = self._fit(request)
         tokens = self._tokens(fitted.kept)
         if not tokens:
             raise BadRequest("There is nothing to answer.", hint="Write a prompt.")
@@ -116,7 +116,15 @@ class TorchRuntime:
             constraint=constraint,
             top_logprobs=request.params.top_logprobs,
         )
-        return [_note(request.id, text) for text in self._notes(fitted.dropped)]
+        notes = [_note(request.id, text) for text in self._notes(fitted.dropped)]
+        return [*notes, prompt_frame(request.id, tokens, fitted.dropped)]
+
+    def inspect(self, request: Request) -> Prompt:
+        """See `protocol.Runtime`."""
+        kept, dropped = self._fit(request)
+        tokens = tuple((token, self._name(token)) for token in self._tokens(kept))
+        clean = without_specials(kept, self._specials)
+        return Prompt(self._rendered(clean), tokens, dropped, shorter(kept, clean))
 
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
@@ -273,17 +281,20 @@ class TorchRuntime:
     def _name(self, token: int) -> bytes:
         return self._pieces[token] or str(self._tokenizer.convert_ids_to_tokens(token) or "").encode()
 
+    def _fit(self, request: Request) -> Fitted:
+        context = self.facts.context_length
+        return fit(request.messages, self._count, context, reserve(request.params.max_tokens, context))
+
     def _count(self, messages: Sequence[Message]) -> int:
         return len(self._tokens(messages))
 
     def _tokens(self, messages: Sequence[Message]) -> list[int]:
         """The prompt. A chat template writes the special tokens itself; plain text gets the tokenizer's own."""
-        clean = without_specials(messages, self._specials)
-        if self.facts.template == "own":
-            ids = self._tokenizer(render(self._template, clean), add_special_tokens=False).input_ids
-        else:
-            ids = self._tokenizer(plain_prompt(clean)).input_ids
-        return list(ids)
+        text = self._rendered(without_specials(messages, self._specials))
+        return list(self._tokenizer(text, add_special_tokens=self.facts.template != "own").input_ids)
+
+    def _rendered(self, clean: Sequence[Message]) -> str:
+        return render(self._template, clean) if self.facts.template == "own" else plain_prompt(clean)
 
     def _template(self, messages: Sequence[Message]) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]

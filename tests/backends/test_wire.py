@@ -15,7 +15,7 @@ from multimodel.backends.service import Service
 from multimodel.errors import ProtocolFailure
 from multimodel.pump import Arrived
 from multimodel.settings import ApiSettings
-from multimodel.types import Chunk, TokenLogprob
+from multimodel.types import Chunk, Sent, TokenLogprob
 
 from ..faults import FaultServer
 
@@ -241,6 +241,9 @@ class Line:
 
     def more(self) -> Iterable[Event]:
         return ()
+
+    def sent(self) -> Sent:
+        return Sent()
 
 
 def ending(monkeypatch: pytest.MonkeyPatch, *said: Event) -> tuple[Line, list[Chunk]]:
