@@ -45,14 +45,16 @@ function excerpt(text) {
   return made;
 }
 
-function row([chat, title, updated, pinned, found], current) {
+function row([chat, title, updated, pinned, found, tag], current) {
   const made = node("div", "mm-list-row");
   made.setAttribute("role", "listitem");
   Object.assign(made.dataset, { chat, title });
   made.mmPinned = pinned;
+  made.dataset.tag = tag;
   const open = button("mm-list-open", undefined, title);
   open.dataset.list = "open";
   open.append(node("span", "mm-list-title", title));
+  if (tag) open.append(node("span", "mm-list-tag", tag));
   if (found) open.append(excerpt(found));
   setCurrent(made, current);
   const more = button("mm-icon mm-i-more", `More to do with ${title}`, "Rename, pin, take out or delete");
@@ -64,7 +66,6 @@ function row([chat, title, updated, pinned, found], current) {
 
 function show(state) {
   if (!state || !state.items) return;
-  if (state.ranking) return showRanking(state);
   const key = JSON.stringify([state.items, state.words]);
   if (rows.mmShown === key && !menu && !rows.querySelector(".mm-list-rename")) return mark(state);
   rows.mmShown = key;
@@ -81,36 +82,6 @@ function show(state) {
   closeMenu();
   rows.replaceChildren(...nodes);
   tell(state);
-}
-
-// The ratings as dots with whiskers on one scale, best first.
-function showRanking({ ranking }) {
-  rows.mmShown = null;
-  closeMenu();
-  const nodes = [node("div", "mm-list-group", `Leaderboard, ${ranking.votes} ${ranking.votes === 1 ? "vote" : "votes"}`)];
-  const low = Math.min(...ranking.rows.map((r) => r[2])) - 10;
-  const span = Math.max(...ranking.rows.map((r) => r[3])) + 10 - low;
-  for (const [name, rating, from, to, votes] of ranking.rows) {
-    const line = node("div", "mm-rank");
-    const bar = node("div", "mm-rank-bar");
-    const whisker = node("i");
-    whisker.style.left = `${(100 * (from - low)) / span}%`;
-    whisker.style.width = `${(100 * (to - from)) / span}%`;
-    const dot = node("b");
-    dot.style.left = `${(100 * (rating - low)) / span}%`;
-    bar.append(whisker, dot);
-    line.append(node("span", "mm-list-title", name), node("span", "mm-rank-points", Math.round(rating)), bar);
-    line.title = `${Math.round(from)} to ${Math.round(to)} holds 95 %; ${votes} ${votes === 1 ? "vote" : "votes"}`;
-    nodes.push(line);
-  }
-  if (!ranking.rows.length)
-    nodes.push(node("p", "mm-list-none", "Vote under an answer, at More: the best, no difference, or all bad."));
-  nodes.push(...ranking.said.map((text) => node("p", "mm-rank-said", text)));
-  const back = button("mm-rank-back", "Back to the conversations");
-  back.dataset.list = "back";
-  nodes.push(back);
-  rows.replaceChildren(...nodes);
-  said.replaceChildren();
 }
 
 function setCurrent(line, current) {
@@ -171,6 +142,7 @@ function openMenu(anchor) {
   menu.setAttribute("role", "menu");
   for (const [op, words] of [
     ["rename", "Rename"],
+    ["tag", line.dataset.tag ? "Change the topic" : "Give a topic"],
     ["pin", line.mmPinned ? "Unpin" : "Pin"],
     ["export json", "Export as JSON"],
     ["export md", "Export as Markdown"],
@@ -193,18 +165,18 @@ function closeMenu() {
   menu = null;
 }
 
-function rename(line) {
+// A field in the place of a title: Enter keeps what was typed, Escape does not.
+function type(line, { value, label, most, keep }) {
   const field = node("input", "mm-list-rename");
   field.type = "text";
-  field.value = line.dataset.title;
-  field.maxLength = 200;
-  field.setAttribute("aria-label", "New title");
+  field.value = value;
+  field.maxLength = most;
+  field.setAttribute("aria-label", label);
   let left = false;
-  const leave = (keep) => {
+  const leave = (kept) => {
     if (left) return;
     left = true;
-    if (keep && field.value.trim() && field.value.trim() !== line.dataset.title)
-      act("rename", { chat: line.dataset.chat, title: field.value });
+    if (kept && field.value.trim() !== value) keep(field.value.trim());
     else show(props.value);
   };
   field.addEventListener("keydown", (event) => {
@@ -218,6 +190,17 @@ function rename(line) {
   field.select();
 }
 
+function rename(line) {
+  const { chat, title } = line.dataset;
+  const keep = (typed) => (typed ? act("rename", { chat, title: typed }) : show(props.value));
+  type(line, { value: title, label: "New title", most: 200, keep });
+}
+
+function tag(line) {
+  const { chat, tag: value } = line.dataset;
+  type(line, { value, label: "Topic of its votes", most: 40, keep: (typed) => act("tag", { chat, tag: typed }) });
+}
+
 // --- what a person does
 
 const ACTIONS = {
@@ -228,13 +211,13 @@ const ACTIONS = {
   },
   menu: (line, source) => openMenu(source),
   rename: (line) => (closeMenu(), rename(line)),
+  tag: (line) => (closeMenu(), tag(line)),
   pin: (line) => act("pin", { chat: line.dataset.chat, pinned: !line.mmPinned }),
   delete: (line) => act("delete", { chat: line.dataset.chat, title: line.dataset.title }),
   export: (line, source) => (closeMenu(), act("export", { chat: line.dataset.chat, kind: source.dataset.kind })),
   choose: () => file.click(),
   invite: () => act("invite"),
-  leaderboard: () => act("leaderboard"),
-  back: () => act("search"),
+  leaderboard: () => document.dispatchEvent(new CustomEvent("mm-leaderboard")),
   restore: (line, source) => act("restore", { chat: source.dataset.chat }),
 };
 

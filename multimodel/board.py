@@ -7,21 +7,23 @@ from the turns that column shows. Turns are only ever added; what a board shows 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from random import SystemRandom
 from threading import RLock, Thread
-from typing import Protocol
+from typing import Literal, Protocol
 
-from .conversation import MAX_COLUMNS, Conversation, Lane, Options, State, Tree, Turn, cut, now, title_of
+from .conversation import MAX_COLUMNS, Blind, Conversation, Lane, Options, State, Tree, Turn, cut, now, title_of
 from .engine import Engine
 from .errors import BadRequest, InvalidModelId, MultimodelError
-from .leaderboard import Ballot, Verdict
 from .modifiers import forced
 from .prices import Expected, Spent, expected, total
 from .registry import honoured
 from .runs import Run
+from .topics import topic_of
 from .types import Message, ModelId, ModelSpec, Prompt, PromptSize, Snapshot, digest_of
+from .votes import Ballot, Standpoint, Style, Verdict, Vote
 from .waiting import Queue
 
 __all__ = ["CONTINUED", "MAX_COLUMNS", "Board", "Column", "Options", "Turn", "conversation"]
@@ -66,8 +68,8 @@ class Keeper(Protocol):
     def asked(self, turn: Turn, run: Run, title: str) -> None:
         """A turn whose answer is being made."""
 
-    def voted(self, turns: tuple[int, ...], best: int | None, ballot: Ballot) -> None:
-        """A vote on the answers of these turns."""
+    def voted(self, vote: Vote) -> None:
+        """A vote on answers; it replaces an earlier one on the same."""
 
     def waiting(self, queue: Queue) -> None:
         """The prompts that wait."""
@@ -100,11 +102,11 @@ class Board:
         id: str = "",
         keeper: Keeper | None = None,
         kept: Conversation | None = None,
-        votes: Iterable[tuple[tuple[int, ...], Verdict, int | None]] = (),
+        votes: Iterable[Vote] = (),
         queue: Queue | None = None,
     ) -> None:
-        """`kept`: what was written down of it, in place of `models` and `shared`; `votes` too, as `vote` makes them,
-        and the prompts of the `queue`, which go on only when a person says so."""
+        """`kept`: what was written down of it, in place of `models` and `shared`; `votes` too, oldest first, and the
+        prompts of the `queue`, which go on only when a person says so."""
         self.id = id or secrets.token_urlsafe(32)
         self._engine = engine
         self._keeper = keeper
@@ -119,9 +121,10 @@ class Board:
         self._spent: dict[str | None, Spent] = {}  # by columns, as far as it was asked for since an answer ended
         self._queue = replace(queue or Queue(), paused=bool(queue))
         self._watchers: dict[Callable[[], object], list[Callable[[], None]]] = {}  # with what ends their watching
-        self.votes: dict[int, Verdict] = {}  # by turns: which were voted best, or among a tie, or bad
-        for turns, verdict, best in votes:
-            self._mark(turns, verdict, best)
+        self.votes: dict[int, str] = {}  # what votes say below the answers, by turns; see Vote.marks
+        self._votes: dict[frozenset[int], Vote] = {}
+        for vote in votes:
+            self._mark(vote)
 
     # what it shows
 
@@ -237,7 +240,8 @@ class Board:
                 for run in self._runs.values() if first else ():
                     self._go_on_after(run)
             else:
-                self._step(self._ask(lane, prompt, self._seen_head(lane, seen)) for lane in self._state.lanes)
+                lanes = self._anew()
+                self._step((self._ask(lane, prompt, self._seen_head(lane, seen)) for lane in lanes), anew=True)
             return True
 
     # prompts that wait
@@ -275,7 +279,7 @@ class Board:
             return
         first = self._queue.waiting[0]
         self._keep_queue(self._queue.remove(first.id))
-        self._step(self._ask(lane, first.prompt, lane.head) for lane in self._state.lanes)
+        self._step((self._ask(lane, first.prompt, lane.head) for lane in self._anew()), anew=True)
 
     def _go_on_after(self, run: Run) -> None:
         """See to it that the queue goes on when this run has ended, whether a page is looking or not."""
@@ -349,7 +353,8 @@ class Board:
             if before := self._states.get(-1 if self._state.previous is None else self._state.previous):
                 own = {lane.key: lane.own for lane in self._state.lanes}
                 lanes = tuple(replace(lane, own=own.get(lane.key, lane.own)) for lane in before.lanes)
-                self._commit(replace(before, revision=self.revision + 1, lanes=lanes, shared=self.shared))
+                blind = self._blind_before(before)
+                self._commit(replace(before, revision=self.revision + 1, lanes=lanes, shared=self.shared, blind=blind))
 
     def branch(self, key: str, turn: int) -> Conversation:
         """The conversation up to this turn, and in the other columns as far, as one of its own."""
@@ -368,6 +373,73 @@ class Board:
             self._settle()
             self._step(replace(lane, head=None) if key in (None, lane.key) else lane for lane in self._state.lanes)
 
+    # votes
+
+    @property
+    def blind(self) -> Blind:
+        """Whether names are hidden until the vote."""
+        return self._state.blind
+
+    @property
+    def hidden(self) -> bool:
+        """Whether names are hidden now."""
+        return self._state.blind == "hidden"
+
+    def set_blind(self, on: bool) -> None:
+        """Hide the names until the vote, or never. What was said before can be recognised: it stays as it is, and
+        names are hidden from the next prompt on. Not a step that undo takes back."""
+        with self._lock:
+            self._settle()
+            fresh = all(lane.head is None for lane in self._state.lanes)
+            self._commit(replace(self._state, revision=self.revision + 1, blind="shown" if on else ""))
+            if on and fresh:
+                lanes = self._anew()
+                self._commit(replace(self._state, revision=self.revision + 1, lanes=lanes, blind="hidden"))
+
+    def reveal(self) -> None:
+        """Show the names without a vote, until the next prompt."""
+        with self._lock:
+            if self.hidden:
+                self._commit(replace(self._state, revision=self.revision + 1, blind="shown"))
+
+    def row(self) -> tuple[Standpoint, ...]:
+        """The newest prompt's answers, one a column, left to right; empty where fewer than two columns were asked."""
+        with self._lock:
+            self._settle()
+            row = self._newest()
+            vote = self._vote_on(row)
+            places = dict(zip(vote.turns, vote.ballot.places(), strict=True)) if vote else {}
+            return tuple(
+                Standpoint(lane.key, turn.id, self._stands(turn), places.get(turn.id, 0)) for lane, turn in row
+            )
+
+    def verdict(self) -> Verdict:
+        """The vote on the newest row; "none" where there is none."""
+        with self._lock:
+            vote = self._vote_on(self._newest())
+            return vote.ballot.verdict if vote else "none"
+
+    def decide(self, verdict: Verdict, places: Mapping[str, int] = {}, *, stop: bool = False) -> None:
+        """Vote on the newest row, finished or not, and show the names. `places`: of the columns, where it is "ranked"
+        or "best"; those left out are behind. `stop`: end answers that still run. "none" takes the vote back.
+
+        Raises BadRequest where a column that got a place has failed or said nothing, or fewer than two have answered.
+        """
+        with self._lock:
+            self._settle()
+            row = self._newest()
+            if verdict == "none":
+                self._take_back(row)
+                return
+            for lane, turn in row:
+                if places.get(lane.key):
+                    self._refuse_silent(turn)
+            row = [(lane, turn) for lane, turn in row if _votable(turn)]
+            self._cast([turn for _, turn in row], verdict, {turn.id: places.get(lane.key, 0) for lane, turn in row})
+            if stop:
+                self.stop()
+            self.reveal()
+
     def vote(self, key: str, turn: int, verdict: Verdict) -> None:
         """Say that this answer is the best of those to the same prompt, or that they tie, or are all bad.
 
@@ -375,30 +447,90 @@ class Board:
         """
         with self._lock:
             self._settle()
-            if not (chosen := self._shown(key, turn)):
-                return
-            row = [chosen, *self._rivals(key, chosen)]
-            if not _answered(chosen):
-                raise BadRequest("This answer failed: there is nothing to vote on.", hint="Ask again first.")
-            if len(row) < 2:
-                raise BadRequest("No other column has answered this prompt.", hint="Add a column, or ask all columns.")
-            best, turns = (turn if verdict == "best" else None), tuple(sorted(t.id for t in row))
-            self._mark(turns, verdict, best)
-            if self._keeper:
-                self._keeper.voted(turns, best, Ballot(tuple(str(t.answer.model) for t in row), verdict))
+            if chosen := self._shown(key, turn):
+                self._refuse_silent(chosen)
+                row = [t for lane, t in self._asked_beside(chosen) if _votable(t) and lane.head not in self._runs]
+                self._cast(row, verdict, {turn: 1})
 
-    def _rivals(self, key: str, turn: Turn) -> list[Turn]:
-        """The answers of other columns to the same prompt at the same place that did not fail."""
-        depth = len(self._tree.path(turn.id))
-        paths = [self._path(lane) for lane in self._state.lanes if lane.key != key and lane.head not in self._runs]
-        found = {path[depth - 1].id: path[depth - 1] for path in paths if len(path) >= depth}
-        return [t for t in found.values() if t.id != turn.id and t.prompt == turn.prompt and _answered(t)]
+    def _cast(self, answers: Iterable[Turn], verdict: Verdict, places: Mapping[int, int]) -> None:
+        """`places`: of turns, where the verdict is "best" or "ranked"."""
+        row = sorted(answers, key=lambda turn: turn.id)
+        if len(row) < 2:
+            raise BadRequest(
+                "No other column has answered this prompt.", hint="Add a column, or ask all columns, or wait for them."
+            )
+        ballot = Ballot(
+            models=tuple(str(t.answer.model) for t in row),
+            verdict=verdict,
+            ranks=tuple(places.get(t.id, 0) for t in row) if verdict in ("best", "ranked") else (),
+            styles=tuple(Style.of(t.answer.text) for t in row),
+            blind=self.hidden,
+        )
+        turns, prompt = tuple(t.id for t in row), row[0].prompt
+        beside = self._asked_beside(row[0])
+        if (before := self._vote_on(beside)) and set(before.turns) != set(turns):
+            self._take_back(beside)  # it was cast when other answers had come
+        self._keep(Vote(turns, ballot, self.chat, now(), topic_of(prompt), prompt))
 
-    def _mark(self, turns: Iterable[int], verdict: Verdict, best: int | None) -> None:
-        for id in turns:
+    def _take_back(self, row: Sequence[tuple[Lane, Turn]]) -> None:
+        if vote := self._vote_on(row):
+            self._keep(replace(vote, ballot=replace(vote.ballot, verdict="none"), at=now()))
+
+    def _vote_on(self, row: Sequence[tuple[Lane, Turn]]) -> Vote | None:
+        ids = {turn.id for _, turn in row}
+        return next((v for v in self._votes.values() if ids.issuperset(v.turns) and v.ballot.verdict != "none"), None)
+
+    def _keep(self, vote: Vote) -> None:
+        self._mark(vote)
+        if self._keeper:
+            self._keeper.voted(vote)
+
+    def _mark(self, vote: Vote) -> None:
+        self._votes[frozenset(vote.turns)] = vote
+        for id in vote.turns:
             self.votes.pop(id, None)
-            if best in (None, id):
-                self.votes[id] = verdict
+        self.votes |= vote.marks()
+
+    def _newest(self) -> list[tuple[Lane, Turn]]:
+        """The row of the prompt that was asked last, where more than one column was asked it."""
+        heads = [lane.head for lane in self._state.lanes if lane.head is not None]
+        row = self._asked_beside(self._tree[max(heads)]) if heads else []
+        return row if len(row) > 1 else []
+
+    def _asked_beside(self, turn: Turn) -> list[tuple[Lane, Turn]]:
+        """The turns of all columns that ask the same prompt at the same place, answers on their way as they are."""
+        depth = len(self._tree.path(turn.id))
+        paths = [(lane, self._path(lane)) for lane in self._state.lanes]
+        found = [(lane, path[depth - 1]) for lane, path in paths if len(path) >= depth]
+        return [(lane, self._now(t)) for lane, t in found if t.prompt == turn.prompt]
+
+    def _now(self, turn: Turn) -> Turn:
+        return replace(turn, answer=self._runs[turn.id].newest.snapshot) if turn.id in self._runs else turn
+
+    def _stands(self, turn: Turn) -> Literal["ready", "running", "silent", "failed"]:
+        if turn.id in self._runs:
+            return "running" if _votable(turn) else "silent"
+        return "ready" if _votable(turn) else "failed"
+
+    def _refuse_silent(self, turn: Turn) -> None:
+        if self._stands(turn) == "silent":
+            raise BadRequest(
+                "This answer has not begun: there is nothing to vote on.", hint="Wait for its first words."
+            )
+        if not _votable(turn):
+            raise BadRequest("This answer failed: there is nothing to vote on.", hint="Ask again first.")
+
+    def _blind_before(self, before: State) -> Blind:
+        """What undo makes of the names: hidden only where they were hidden all along, or nothing can be recognised."""
+        fresh = all(lane.head is None for lane in before.lanes)
+        if self.blind and (fresh or before.blind == self.blind == "hidden"):
+            return "hidden"
+        return "shown" if self.blind else ""
+
+    def _anew(self) -> tuple[Lane, ...]:
+        """The columns as a new row of answers finds them: where names are hidden, in an order that nobody knows."""
+        lanes = self._state.lanes
+        return tuple(SystemRandom().sample(lanes, len(lanes))) if self.blind else lanes
 
     # what a person does with the columns
 
@@ -507,12 +639,13 @@ class Board:
                 path = self._path(lane)
                 if len(path) >= depth and path[depth - 1].prompt == found.prompt:
                     places.setdefault(lane.key, path[depth - 1])
-        self._step(
+        lanes = (
             self._ask(lane, prompt, places[lane.key].parent, anyway=anyway)
             if lane.key in places and lane.head not in self._runs
             else lane
-            for lane in self._state.lanes
+            for lane in (self._anew() if everywhere else self._state.lanes)
         )
+        self._step(lanes, anew=everywhere)
 
     def _ask(self, lane: Lane, prompt: str, parent: int | None, *, anyway: bool = False) -> Lane:
         options = lane.own or self.shared
@@ -566,11 +699,12 @@ class Board:
 
     # states
 
-    def _step(self, lanes: Iterable[Lane]) -> None:
-        """A change of the columns that undo can take back."""
+    def _step(self, lanes: Iterable[Lane], *, anew: bool = False) -> None:
+        """A change of the columns that undo can take back. `anew`: all begin a new row of answers."""
         new = tuple(lanes)
         if new != self._state.lanes:
-            self._commit(State(self.revision + 1, new, self.shared, previous=self.revision))
+            blind: Blind = "hidden" if anew and self.blind else self.blind
+            self._commit(State(self.revision + 1, new, self.shared, previous=self.revision, blind=blind))
 
     def _change(self, key: str, **fields: object) -> None:
         new = replace(self._lane(key), **fields)  # type: ignore[arg-type]
@@ -641,7 +775,7 @@ def _messages(turn: Turn, before: Sequence[Turn]) -> tuple[tuple[Message, ...], 
     return tuple(begun), False
 
 
-def _answered(turn: Turn) -> bool:
+def _votable(turn: Turn) -> bool:
     return bool(turn.answer.text) and not turn.answer.error
 
 

@@ -138,6 +138,8 @@ class Boards:
         for new, old in zip(board.columns(), like.columns() if like else (), strict=False):
             if old.own:
                 board.set_options(old.own, new.key)
+        if like and like.blind:
+            board.set_blind(True)
         return board
 
     def _add(self, board: Board) -> Board:

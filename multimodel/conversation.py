@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from .errors import InvalidParameter
 from .types import LoadOptions, ModelId, SamplingParams, Snapshot, whole
@@ -74,6 +75,10 @@ class Lane:
     head: int | None = None
 
 
+Blind = Literal["", "hidden", "shown"]
+"""Whether names are hidden until the vote: not at all; now; or not any more, until the next prompt for all columns."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """A board between two actions of a person. Every action makes a new one with the next revision."""
@@ -82,6 +87,7 @@ class State:
     lanes: tuple[Lane, ...]
     shared: Options = Options()
     previous: int | None = None  # the revision that undo goes back to
+    blind: Blind = ""
 
     def lane(self, key: str) -> Lane | None:
         """The lane of a column."""
@@ -107,6 +113,7 @@ class Entry:
     updated: float  # seconds since 1970
     pinned: bool = False
     excerpt: str = ""  # of what was searched for; the words found stand between MARKS
+    tag: str = ""  # what it is about, by the person's word
 
 
 MARKS = ("\x01", "\x02")

@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from multimodel import blind
 from multimodel.board import Board, Column
 from multimodel.boards import Boards
 from multimodel.catalog import catalog, discover, nearest
@@ -30,9 +31,11 @@ from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
 from .format import called, overflow
 from .judge import JudgePanel
+from .leaderboard import LeaderboardPanel
 from .shortcuts import sheet
 from .toolbar import menu
 from .view import board_view
+from .voting import decide
 from .waiting import WaitingList, waiting_widget
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -73,6 +76,7 @@ class ChatTab:
         self.boards = boards
         self.judge = JudgePanel(engine)
         self.cost = CostLine(boards)
+        self.leaderboard = LeaderboardPanel(boards)
 
     # handlers: each takes the board's id and returns what changes
 
@@ -118,9 +122,10 @@ class ChatTab:
         board, op, key = self.boards.get(id), event.op, event.key
         if not any(column.key == key for column in board.columns()):
             return {self.stage: self._view(board)}
-        if op == "settings":
+        if op == "settings" and not board.hidden:
             return self._open_settings(board, key)
         try:
+            blind.refuse(board, op)
             if op == "branch":
                 return self.show(self.boards.keep(id, board.branch(key, int(event.turn))))
             self._change(board, event)
@@ -143,6 +148,8 @@ class ChatTab:
             "best": lambda: board.vote(key, turn or 0, "best"),
             "tie": lambda: board.vote(key, turn or 0, "tie"),
             "bad": lambda: board.vote(key, turn or 0, "bad"),
+            "decide": lambda: decide(board, event),
+            "reveal": lambda: board.reveal(),
             "continue-all": lambda: board.continue_all(key, turn or 0),
             "clear": lambda: board.clear(key),
             "remove": lambda: board.remove(key),
@@ -157,6 +164,12 @@ class ChatTab:
         """Take back the last step."""
         board = self.boards.get(id)
         board.undo()
+        return self._view(board)
+
+    def blind(self, id: str) -> dict[str, Any]:
+        """Hide the names until the vote, or no more."""
+        board = self.boards.get(id)
+        board.set_blind(not board.blind)
         return self._view(board)
 
     def add(self, id: str) -> dict[str, Any]:
@@ -181,8 +194,9 @@ class ChatTab:
         """A note above the prompt box when the prompt does not fit somewhere, before it is sent."""
         if not prompt.strip():
             return ""
-        sizes = self.boards.get(id).measure(prompt)
-        return _warning([text for column, size in sizes if (text := overflow(column.model, size))])
+        board = self.boards.get(id)
+        found = [text for column, size in board.measure(prompt) if (text := overflow(column.model, size))]
+        return _warning([blind.TOO_LONG] if found and board.hidden else found)
 
     # settings
 
@@ -207,7 +221,7 @@ class ChatTab:
     def _open_settings(self, board: Board, key: str | None) -> dict[Component, Any]:
         column = _column(board, key)
         options = board.options(column) if column else board.shared
-        columns = [column] if column else list(board.columns())
+        columns = [column] if column else list(blind.shown(board))
         linked = column is not None and column.own is None
         where = called(column.model) if column else "all columns"
         return {
@@ -248,13 +262,14 @@ class ChatTab:
                 self.stage = gr.HTML(
                     {},
                     html_template=(ASSETS / "board.html").read_text("utf-8"),
-                    js_on_load=(ASSETS / "board.js").read_text("utf-8"),
+                    js_on_load="".join((ASSETS / f"{name}.js").read_text("utf-8") for name in ("board", "votes")),
                     apply_default_css=False,
                     elem_id="mm-board",
                     server_functions=[model_lister(self.engine.settings)],
                 )
                 self._build_composer()
                 self.judge.build_badges()
+                self.leaderboard.build()
             self._build_settings()
         sheet()
         self._connect(page)
@@ -264,6 +279,7 @@ class ChatTab:
             self.list_button = gr.Button("Conversations", elem_id="mm-list-button", size="sm")
             self.new_button = gr.Button("New chat", elem_id="mm-new", size="sm")
             self.add_button = gr.Button("Add column", elem_id="mm-add", size="sm")
+            self.blind_button = gr.Button("Blind", elem_id="mm-blind", size="sm")
             with menu("More", "mm-more"):
                 self.sheet_button = gr.Button("Keyboard shortcuts", elem_id="mm-sheet-button", size="sm")
 
@@ -331,6 +347,8 @@ class ChatTab:
         ConversationList(self.boards, self.list, self.show).connect(self.id, board)
         WaitingList(self.boards, self.waiting).connect(self.id, self.stage)
         self.add_button.click(self.add, [self.id], [self.stage], **QUICK)
+        self.blind_button.click(self.blind, [self.id], [self.stage], **QUICK)
+        self.leaderboard.connect(self.id)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated
         self.prompt.change(self.measure, [self.prompt, self.id], [self.size], trigger_mode="always_last", **QUICK)

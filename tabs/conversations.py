@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +12,29 @@ from gradio.components import Component
 
 from multimodel.board import Board
 from multimodel.boards import Boards
-from multimodel.errors import MultimodelError
+from multimodel.errors import BadRequest, MultimodelError
 from multimodel.exchange import from_json, to_json, to_markdown
-from multimodel.leaderboard import MOST, Ballot, Gap, gaps, ratings
-from multimodel.types import ModelId
 
 from .export import line, to_html
-from .format import called
 from .view import problem_text
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+TAG = 40  # characters of a tag
 
 
 def entries_view(boards: Boards, board: Board, words: str = "", **more: Any) -> dict[str, Any]:
     """What the page shows of a visitor's conversations. Texts are plain: the page's script makes no HTML of them.
 
     `words`: only those in which they occur. `more`: "deleted", a title and an id that can be brought back;
-    "download", a name, type and text to save; "invitation", a code for another browser; "ranking", the leaderboard;
-    "problem", a sentence.
+    "download", a name, type and text to save; "invitation", a code for another browser; "problem", a
+    sentence.
     """
     try:
         found = boards.entries(board.id, words)
     except MultimodelError as error:
         found, more = [], {"problem": problem_text(error), **more}
-    rows = [[entry.id, entry.title, entry.updated, entry.pinned, entry.excerpt] for entry in found]
+    rows = [[entry.id, entry.title, entry.updated, entry.pinned, entry.excerpt, entry.tag] for entry in found]
     return {"items": rows, "current": board.chat, "words": words, "note": boards.store.note, **more}
-
-
-def ranking(ballots: Sequence[Ballot]) -> dict[str, Any]:
-    """The leaderboard: rows of a name, its rating with what holds 95 % of it, and its votes; and what they say."""
-    rows = [
-        [called(ModelId(*rating.model.split(":", 1))), rating.rating, rating.low, rating.high, rating.votes]
-        for rating in ratings(ballots)
-    ]
-    return {"rows": rows, "said": [_apart(gap) for gap in gaps(ballots)], "votes": len(ballots)}
-
-
-def _apart(gap: Gap) -> str:
-    better, worse = (called(ModelId(*model.split(":", 1))) for model in (gap.better, gap.worse))
-    if gap.apart:
-        return f"{better} is better than {worse}."
-    votes = f"About {gap.more} more votes" if gap.more < MOST else f"More than {MOST} votes"
-    return f"{votes} to separate {better} and {worse}."
 
 
 def list_widget() -> gr.HTML:
@@ -103,8 +84,8 @@ class ConversationList:
             case "delete":
                 store.delete(owner, chat)
                 return {"deleted": [chat, str(event.title)]}
-            case "leaderboard":
-                return {"ranking": ranking(store.ballots(owner))}
+            case "tag":
+                store.tag(owner, chat, " ".join(str(event.tag).split())[:TAG])
             case "invite":
                 return {"invitation": self.boards.invite(board.id)}
             case "export":
@@ -113,6 +94,10 @@ class ConversationList:
 
     def _download(self, id: str, chat: str, kind: str) -> list[str]:
         """The name, type and text of a file."""
+        if self.boards.open(id, chat).hidden:
+            raise BadRequest(
+                "The names of this conversation are hidden until the vote.", hint="Vote first, then export."
+            )
         kept = self.boards.kept(id, chat)
         stem = re.sub(r"[^\w-]+", "-", kept.title).strip("-")[:50] or "conversation"
         if kind == "json":

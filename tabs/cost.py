@@ -35,16 +35,17 @@ class CostLine:
 
     def expect(self, prompt: str, id: str) -> str:
         """What the prompt will cost in the columns where somebody is paid."""
-        return expected_html(self._boards.get(id).expected(prompt)) if prompt.strip() else ""
+        board = self._boards.get(id)
+        return expected_html(board.expected(prompt), named=not board.hidden) if prompt.strip() else ""
 
 
-def expected_html(found: Sequence[tuple[Column, Expected]]) -> str:
-    """The sum for all columns, and in its tooltip each of them."""
+def expected_html(found: Sequence[tuple[Column, Expected]], *, named: bool = True) -> str:
+    """The sum for all columns, and in its tooltip each of them, where they may be `named`."""
     known = [each for _, each in found if each.prompt.amount is not None]
     unknown = len(found) - len(known)
     if not found:
         return ""
-    why = " ".join(f"{called(column.model)}: {_why(each)}" for column, each in found)
+    why = " ".join(f"{called(column.model)}: {_why(each)}" for column, each in found if named)
     if not known:
         return f'<span title="{escape(why)}">Cost of the next prompt –</span>'
     prompt = sum(each.prompt.amount or 0 for each in known)

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from multimodel import blind
 from multimodel.board import Board, Column
 from multimodel.boards import Boards
 
@@ -51,7 +52,7 @@ class Follower:
 
     def news(self) -> dict[str, Any] | None:
         """What is new since it was asked last; None where the page must be sent the whole view."""
-        columns = self._board.columns()  # may begin the next answers
+        columns = blind.shown(self._board)  # may begin the next answers
         if self._outdated:
             return None
         told = {column.key: self._column(column) for column in columns}
@@ -79,7 +80,7 @@ class Follower:
 
     def end(self) -> dict[str, Any]:
         """What is beside the columns once nothing is answered any more, of the revision that the page shows."""
-        return {"end": board_head(self._board, self._board.columns()) | {"running": 0, "revision": self._revision}}
+        return {"end": board_head(self._board, blind.shown(self._board)) | {"running": 0, "revision": self._revision}}
 
 
 async def follow(

@@ -51,6 +51,14 @@ GROUPS: dict[str, tuple[Shortcut, ...]] = {
         Shortcut("c", "Copy it", "here [data-copy=answer]"),
         Shortcut("e", "Edit its prompt", "here [data-edit]"),
     ),
+    "Vote on the newest answers": (
+        Shortcut("1", "First button: that answer is better, or next in order"),
+        Shortcut("2", "Second one, and so on to 4"),
+        Shortcut("=", "Of more than two: the next one ties with the last"),
+        Shortcut("v", "Of more than two: vote with this order"),
+        Shortcut("0", "Take the vote back"),
+        Shortcut("b", "Blind: hide the names until the vote, or no more", "press #mm-blind"),
+    ),
     "Conversations": (
         Shortcut("n", "New chat", "press #mm-new"),
         Shortcut("l", "Show or hide the list", "press #mm-list-button"),

@@ -11,12 +11,14 @@ from functools import lru_cache
 from html import escape
 from typing import Any
 
+from multimodel import blind
 from multimodel.board import CONTINUED, MAX_COLUMNS, Board, Column, Turn
 from multimodel.errors import MultimodelError, TooLarge
 from multimodel.types import ModelId, Snapshot, Timing
 
 from . import markdown
 from .format import backend_name, figures, short_name, spent_figure, stage_text, variations
+from .voting import vote_view
 
 RECENT = 6
 """Turns of a column that fill any screen: they are shown first when a conversation is opened."""
@@ -70,7 +72,7 @@ def board_view(board: Board, lives: dict[str, Live] | None = None, *, opening: b
 
     `opening`: only the newest turns; the earlier ones are "", and "partial" says that there are such.
     """
-    columns, lives = board.columns(), {} if lives is None else lives
+    columns, lives = blind.shown(board), {} if lives is None else lives
     shown = map(_newest, columns) if opening else columns
     return {
         **board_head(board, columns),
@@ -83,7 +85,7 @@ def board_view(board: Board, lives: dict[str, Live] | None = None, *, opening: b
 def board_head(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
     """What the page shows of a board beside its columns."""
     return {
-        "spent": spent_figure(board.spent()),
+        "spent": "" if board.hidden else spent_figure(board.spent()),
         "running": sum(column.live is not None for column in columns),
         "full": len(columns) >= MAX_COLUMNS,
         "empty": not any(column.turns or column.live for column in columns),
@@ -93,6 +95,8 @@ def board_head(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
         "waiting": [[item.id, item.prompt] for item in board.queue.waiting],
         "paused": board.queue.paused,
         "problem": problem_text(board.problem()),
+        "blind": board.blind,
+        "vote": vote_view(board),
     }
 
 
@@ -126,13 +130,13 @@ def column_head(board: Board, column: Column) -> dict[str, Any]:
         "backend": ", ".join([backend_name(column.model), *variations(board.spec(column).load)]),
         "own": column.own is not None,
         "running": column.live is not None,
-        "spent": spent_figure(board.spent(column.key)),
+        "spent": "" if board.hidden else spent_figure(board.spent(column.key)),
     }
 
 
 def column_turn(board: Board, column: Column, turn: Turn) -> str:
     """A finished turn as this column shows it."""
-    return turn_html(turn, column.model, board.votes.get(turn.id, ""))
+    return turn_html(turn, column.model, "" if board.hidden else board.votes.get(turn.id, ""))
 
 
 @lru_cache(maxsize=4096)
@@ -214,7 +218,7 @@ def _prompt_tools(turn: Turn) -> str:
     return f'<div class="mm-prompt-tools">{versions}{edit}</div>'
 
 
-VOTES = {"best": "Best", "tie": "Tie", "bad": "Bad"}
+VOTES = {"best": "Best", "tie": "Tie", "bad": "Bad", "1": "1st", "2": "2nd", "3": "3rd", "4": "4th"}
 
 
 def _vote(verdict: str) -> str:
@@ -235,8 +239,11 @@ MENU = (
 def _answer_tools(turn: Turn) -> str:
     if not turn.id:
         return ""
+    hidden = turn.answer.model.backend == blind.HIDDEN
     rows = "".join(
-        f'<button type="button" data-act="{act}" data-turn="{turn.id}">{words}</button>' for act, words in MENU
+        f'<button type="button" data-act="{act}" data-turn="{turn.id}">{words}</button>'
+        for act, words in MENU
+        if not hidden or act in blind.ALLOWED
     )
     more = '<summary class="mm-icon mm-i-more" title="More to do with this answer">More</summary>'
     versions = _versions(turn.place.answers, turn.place.answer, "answer")

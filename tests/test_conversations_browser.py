@@ -418,22 +418,3 @@ def test_another_device_joins_by_a_link_once(chat: Chat, browser: Any, served: S
         stranger.expect(stranger.warning).to_contain_text("used already")
         assert "from the desk" not in stranger.page.content()
         stranger.errors.clear()
-
-
-def test_votes_make_a_leaderboard(chat: Chat) -> None:
-    chat.ask("one")
-    chat.finished()
-    first = chat.columns.nth(0)
-    for item, label in (("Vote: no difference", "Tie"), ("Vote: the best answer", "Best")):
-        first.locator(".mm-menu summary").click()
-        first.get_by_role("button", name=item).click()
-        chat.expect(first.locator(".mm-vote")).to_have_text(label)
-    chat.expect(chat.columns.nth(1).locator(".mm-vote")).to_have_count(0)
-    open_list(chat)
-    chat.page.get_by_role("button", name="Leaderboard").click()
-    ranks = chat.page.locator(".mm-rank")
-    chat.expect(ranks).to_have_count(2)
-    chat.expect(ranks.nth(0)).to_contain_text("any (Echo)")
-    chat.expect(chat.page.locator(".mm-rank-said")).to_contain_text("to separate any (Echo) and slow (Echo)")
-    chat.page.get_by_role("button", name="Back to the conversations").click()
-    chat.expect(chat.page.locator(".mm-list-row")).to_have_count(1)

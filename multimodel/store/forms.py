@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..conversation import Options, State, Turn
 from ..errors import MultimodelError, by_name
-from ..leaderboard import Ballot
 from ..types import Cost, FinishReason, ModelId, SamplingParams, Sent, Snapshot, Timing, TokenLogprob, Usage
+from ..votes import Ballot
 from ..waiting import Waiting
 
 Logprob = tuple[str, float, list[tuple[str, float]]]

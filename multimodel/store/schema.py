@@ -99,4 +99,9 @@ CREATE TABLE shelf (                  -- what a visitor keeps under names
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (FIRST, SECOND, KEPT)
+RANKED = """
+ALTER TABLE votes ADD COLUMN topic TEXT NOT NULL DEFAULT '';         -- of the prompt
+ALTER TABLE conversations ADD COLUMN tag TEXT NOT NULL DEFAULT '';   -- a topic that the person gave
+"""
+
+MIGRATIONS = (FIRST, SECOND, KEPT, RANKED)

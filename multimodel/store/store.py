@@ -7,14 +7,16 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
 from ..conversation import MARKS, Conversation, Entry, State, Turn, now
 from ..errors import MultimodelError, StoreError
-from ..leaderboard import Ballot, Verdict
 from ..runs import Run
+from ..topics import topic_of
 from ..types import ModelId, TokenLogprob, whole
+from ..votes import Style, Vote
 from ..waiting import Queue
 from . import forms
 from .database import Database, transaction
@@ -87,6 +89,10 @@ class Store:
         """Give a conversation a title. Raises NotKept."""
         self._set(owner, id, "title", whole(title))
 
+    def tag(self, owner: str, id: str, tag: str) -> None:
+        """Say what it is about: the topic of all votes in it; "" leaves that to each prompt. Raises NotKept."""
+        self._set(owner, id, "tag", whole(tag))
+
     def pin(self, owner: str, id: str, pinned: bool) -> None:
         """Let it stand above the others, or no more. Raises NotKept."""
         self._set(owner, id, "pinned", int(pinned))
@@ -127,46 +133,46 @@ class Store:
     def entries(self, owner: str) -> list[Entry]:
         """The conversations of a visitor: those that are pinned, then the newest first."""
         rows = self._rows(
-            "SELECT id, title, updated, pinned FROM conversations WHERE owner = ? AND deleted IS NULL AND title != ''"
-            " ORDER BY pinned DESC, updated DESC LIMIT ?",
+            "SELECT id, title, updated, pinned, tag FROM conversations"
+            " WHERE owner = ? AND deleted IS NULL AND title != '' ORDER BY pinned DESC, updated DESC LIMIT ?",
             (owner, LISTED),
         )
-        return [Entry(id, title, updated, bool(pinned)) for id, title, updated, pinned in rows]
+        return [Entry(id, title, updated, bool(pinned), tag=tag) for id, title, updated, pinned, tag in rows]
 
     def find(self, owner: str, text: str) -> list[Entry]:
         """The conversations in whose title, prompts or answers all these words occur, the newest first."""
         words = re.findall(r"\w+", text)
         if not words:
             return self.entries(owner)
-        found = {row[0]: Entry(row[0], row[1], row[2], bool(row[3])) for row in self._titled(owner, words)}
-        for id, title, updated, pinned, excerpt in self._said(owner, words) or self._contained(owner, text):
+        found = {row[0]: Entry(*row[:3], bool(row[3]), tag=row[4]) for row in self._titled(owner, words)}
+        for id, title, updated, pinned, tag, excerpt in self._said(owner, words) or self._contained(owner, text):
             if not found.get(id) or not found[id].excerpt:
-                found[id] = Entry(id, title, updated, bool(pinned), excerpt)
+                found[id] = Entry(id, title, updated, bool(pinned), excerpt, tag)
         return sorted(found.values(), key=lambda entry: (not entry.pinned, -entry.updated))
 
-    def _titled(self, owner: str, words: Iterable[str]) -> list[tuple[str, str, float, int]]:
+    def _titled(self, owner: str, words: Iterable[str]) -> list[tuple[str, str, float, int, str]]:
         parts = [f"%{word}%" for word in words]  # no word holds a %, and _ stands for itself too
-        sql = "SELECT id, title, updated, pinned FROM conversations WHERE owner = ? AND deleted IS NULL"
+        sql = "SELECT id, title, updated, pinned, tag FROM conversations WHERE owner = ? AND deleted IS NULL"
         return self._rows(sql + " AND title LIKE ?" * len(parts) + " LIMIT 100", (owner, *parts))
 
-    def _said(self, owner: str, words: Iterable[str]) -> list[tuple[str, str, float, int, str]]:
+    def _said(self, owner: str, words: Iterable[str]) -> list[tuple[str, str, float, int, str, str]]:
         query = " ".join(f'"{word}"*' for word in words)
         return self._rows(
-            "SELECT c.id, c.title, c.updated, c.pinned, snippet(words, -1, ?, ?, '…', 12) FROM words"
+            "SELECT c.id, c.title, c.updated, c.pinned, c.tag, snippet(words, -1, ?, ?, '…', 12) FROM words"
             " JOIN turns t ON t.number = words.rowid JOIN conversations c ON c.id = t.conversation"
             " WHERE words MATCH ? AND c.owner = ? AND c.deleted IS NULL ORDER BY words.rowid DESC LIMIT ?",
             (*MARKS, query, owner, MATCHES),
         )
 
-    def _contained(self, owner: str, text: str) -> list[tuple[str, str, float, int, str]]:
+    def _contained(self, owner: str, text: str) -> list[tuple[str, str, float, int, str, str]]:
         """The same for writing without spaces between words, of which the index knows only whole passages."""
         rows = self._rows(
-            "SELECT c.id, c.title, c.updated, c.pinned, t.prompt || ' ' || t.text FROM turns t"
+            "SELECT c.id, c.title, c.updated, c.pinned, c.tag, t.prompt || ' ' || t.text FROM turns t"
             " JOIN conversations c ON c.id = t.conversation WHERE c.owner = ? AND c.deleted IS NULL"
             " AND (instr(t.prompt, ?) OR instr(t.text, ?)) ORDER BY t.number DESC LIMIT ?",
             (owner, text, text, MATCHES),
         )
-        return [(*row[:4], _around(row[4], text)) for row in rows]
+        return [(*row[:5], _around(row[5], text)) for row in rows]
 
     def read(self, owner: str, id: str) -> Conversation | None:
         """A conversation of this visitor, log-probabilities left out; None where there is none."""
@@ -194,19 +200,30 @@ class Store:
             found[turn] = found.get(turn, ()) + forms.logprobs(LOGPROBS.validate_json(body))
         return found
 
-    def ballots(self, owner: str) -> list[Ballot]:
-        """The votes of a visitor, of answers to the same prompt the newest."""
-        sql = (
-            "SELECT body FROM votes WHERE number IN"
-            " (SELECT max(number) FROM votes WHERE owner = ? GROUP BY conversation, turns) ORDER BY number"
-        )
-        return [BALLOT.validate_json(body) for (body,) in self._rows(sql, (owner,))]
+    def votes(self, owner: str, id: str | None = None) -> list[Vote]:
+        """A visitor's votes, in one conversation or all, oldest first; of those on the same answers the newest.
 
-    def votes(self, owner: str, id: str) -> list[tuple[tuple[int, ...], Verdict, int | None]]:
-        """The votes in a conversation, oldest first: the turns compared, the verdict and the best of them."""
-        sql = "SELECT turns, body, best FROM votes WHERE owner = ? AND conversation = ? ORDER BY number"
-        rows = self._rows(sql, (owner, id))
-        return [(tuple(json.loads(turns)), BALLOT.validate_json(body).verdict, best) for turns, body, best in rows]
+        Those that were taken back are left out. The prompt is "" where the conversation is gone.
+        """
+        where = "owner = ?1" if id is None else "owner = ?1 AND conversation = ?2"
+        rows = self._rows(
+            "SELECT v.conversation, v.at, v.turns, v.best, v.body, v.topic, coalesce(c.tag, ''), coalesce(t.prompt, '')"
+            " FROM votes v LEFT JOIN conversations c ON c.id = v.conversation LEFT JOIN turns t"
+            " ON t.conversation = v.conversation AND t.id = json_extract(v.turns, '$[0]') WHERE v.number IN"
+            f" (SELECT max(number) FROM votes WHERE {where} GROUP BY conversation, turns) ORDER BY v.number",
+            (owner,) if id is None else (owner, id),
+        )
+        return [self._styled(vote) for row in rows if (vote := _vote(*row)).ballot.verdict != "none"]
+
+    def _styled(self, vote: Vote) -> Vote:
+        """A vote with the styles of its answers, where it was cast before these were written."""
+        if vote.ballot.styles:
+            return vote
+        sql = "SELECT model, text FROM turns WHERE conversation = ? AND id = ?"
+        said = dict(row for turn in vote.turns for row in self._rows(sql, (vote.conversation, turn)))
+        if not said.keys() >= set(vote.ballot.models):
+            return vote
+        return replace(vote, ballot=replace(vote.ballot, styles=tuple(Style.of(said[m]) for m in vote.ballot.models)))
 
     def waiting(self, id: str) -> Queue:
         """The prompts that wait in a conversation."""
@@ -263,10 +280,12 @@ class Record:
         self._writer.add(change)
         self._writer.follow((id, turn.id), run)
 
-    def voted(self, turns: tuple[int, ...], best: int | None, ballot: Ballot) -> None:
-        """A vote on the answers of these turns."""
-        row = (self._owner, self._id, now(), json.dumps(turns), best, forms.written(BALLOT, ballot))
-        sql = "INSERT INTO votes (owner, conversation, at, turns, best, body) VALUES (?, ?, ?, ?, ?, ?)"
+    def voted(self, vote: Vote) -> None:
+        """A vote on answers; it replaces an earlier one on the same."""
+        best = next((turn for turn, mark in vote.marks().items() if mark == "best"), None)
+        body = forms.written(BALLOT, vote.ballot)
+        row = (self._owner, self._id, vote.at, json.dumps(sorted(vote.turns)), best, body, vote.topic)
+        sql = "INSERT INTO votes (owner, conversation, at, turns, best, body, topic) VALUES (?, ?, ?, ?, ?, ?, ?)"
         self._writer.add(lambda connection: connection.execute(sql, row))
 
     def waiting(self, queue: Queue) -> None:
@@ -322,6 +341,8 @@ def _interrupted(connection: sqlite3.Connection, conversation: str, turn: int, m
 def _forget(connection: sqlite3.Connection, before: float) -> None:
     """Remove what was deleted before this, and boards on which nothing was asked for as long."""
     old = "SELECT id FROM conversations WHERE deleted < ?1 OR (title = '' AND updated < ?1)"
+    tag = "(SELECT tag FROM conversations WHERE id = conversation AND tag != '')"  # votes keep their topic
+    connection.execute(f"UPDATE votes SET topic = coalesce({tag}, topic) WHERE conversation IN ({old})", (before,))
     for table in ("states", "turns", "pieces", "logprobs", "waiting"):
         connection.execute(f"DELETE FROM {table} WHERE conversation IN ({old})", (before,))
     connection.execute(f"DELETE FROM conversations WHERE id IN ({old})", (before,))
@@ -341,6 +362,16 @@ def _turn(
 ) -> Turn:
     said = forms.answer(_model(model), text, reasoning, Ending.model_validate_json(ending))
     return Turn(prompt, said, id, parent, lane, at, OPTIONS.validate_json(asked))
+
+
+def _vote(
+    conversation: str, at: float, turns: str, best: int | None, body: str, topic: str, tag: str, prompt: str
+) -> Vote:
+    ballot, ids = BALLOT.validate_json(body), list(json.loads(turns))
+    if best is not None and not ballot.ranks:  # of the time when the models stood best first, and the turns did not
+        ids = [best, *(id for id in ids if id != best)]
+    topic = tag or topic or (topic_of(prompt) if prompt else "")
+    return Vote(tuple(ids), ballot, conversation, at, topic, prompt)
 
 
 def _model(text: str) -> ModelId:

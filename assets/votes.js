@@ -1,0 +1,186 @@
+
+// --- the vote: one line below the columns. Names only ever become text; a ranking is a draft here until it is sent.
+(() => {
+const bar = columns.parentElement.insertBefore(document.createElement("div"), columns.nextSibling);
+bar.className = "mm-votes";
+bar.setAttribute("role", "group");
+bar.setAttribute("aria-label", "Vote on the newest answers");
+const stopping = "multimodel-vote-stop";
+let vote = { row: 0, columns: [], verdict: "none", revealed: "" };
+let ranking = []; // groups of column keys, the best first; those of a group tie
+let level = false; // the next one gets the place of the last one
+let ranked = ""; // what the draft was made from
+
+function voteButton(name, text, label, pressed, key) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.dataset.vote = name;
+  made.append(text);
+  made.setAttribute("aria-label", label);
+  made.title = label;
+  if (pressed !== undefined) made.setAttribute("aria-pressed", String(pressed));
+  if (key) made.setAttribute("aria-keyshortcuts", key);
+  if (key) made.title += ` (key ${key})`;
+  return made;
+}
+
+function dotted(index, text) {
+  const holder = document.createDocumentFragment();
+  const dot = document.createElement("i");
+  dot.dataset.index = index;
+  holder.append(dot, line("mm-vote-name", text));
+  return holder;
+}
+
+function columnIndex(key) {
+  return window.mmState.columns.findIndex((column) => column.key === key);
+}
+
+const STANDS = { failed: ", which failed", silent: ", which has not begun", running: ", still answering", ready: "" };
+
+function pairButtons() {
+  const blind = window.mmState.blind === "hidden";
+  const better = vote.columns.map(([key, name, stand, place], i) => {
+    const text = blind ? `${name.slice(-1)} is better` : name;
+    const made = voteButton(key, dotted(columnIndex(key), text), `${name} is better${STANDS[stand]}`,
+      ["best", "ranked"].includes(vote.verdict) && place === 1, i + 1);
+    made.classList.toggle("mm-vote-off", ["failed", "silent"].includes(stand));
+    return made;
+  });
+  return [
+    ...better,
+    voteButton("tie", "Tie", "They are equally good", vote.verdict === "tie", 3),
+    voteButton("bad", "Both bad", "Both are bad", vote.verdict === "bad", 4),
+  ];
+}
+
+function rankButtons() {
+  const blind = window.mmState.blind === "hidden";
+  const letters = vote.columns.map(([key, name, stand], i) => {
+    const place = ranking.findIndex((group) => group.includes(key)) + 1;
+    const made = voteButton(key, dotted(columnIndex(key), blind ? name.slice(-1) : name),
+      `${name}${place ? `, place ${place}: take out` : ": next in order"}${STANDS[stand]}`, place > 0, i + 1);
+    made.prepend(line("mm-vote-place", place || ""));
+    made.classList.toggle("mm-vote-off", ["failed", "silent"].includes(stand));
+    return made;
+  });
+  const next = voteButton("level", "=", "The next one gets the same place as the last", level, "=");
+  const send = voteButton("send", "Vote", "Vote with this order, the rest behind it", undefined, "v");
+  next.disabled = !ranking.length;
+  send.disabled = !ranking.length || drafted() === castOrder();
+  send.className = "mm-vote-send";
+  return [
+    line("mm-vote-ask", "Best first"), ...letters, next, send,
+    voteButton("tie", "All equal", "All are equally good", vote.verdict === "tie"),
+    voteButton("bad", "All bad", "All are bad", vote.verdict === "bad"),
+  ];
+}
+
+function castOrder() {
+  const groups = [];
+  for (const [key, , , place] of vote.columns) if (place) (groups[place - 1] ||= []).push(key);
+  return ["best", "ranked"].includes(vote.verdict) ? JSON.stringify(groups.filter(Boolean).map((g) => g.sort())) : "[]";
+}
+
+function drafted() {
+  return JSON.stringify(ranking.map((group) => [...group].sort()));
+}
+
+function stopChoice() {
+  const label = document.createElement("label");
+  const box = document.createElement("input");
+  box.type = "checkbox";
+  box.checked = localStorage.getItem(stopping) === "1";
+  box.addEventListener("change", () => localStorage.setItem(stopping, box.checked ? "1" : "0"));
+  label.className = "mm-vote-stop";
+  label.title = "Voting ends the answers that are still running";
+  label.append(box, line("", "and stop"));
+  return label;
+}
+
+function aside() {
+  const blind = window.mmState.blind;
+  const running = vote.columns.some(([, , stand]) => ["running", "silent"].includes(stand));
+  const said = line("mm-vote-said", blind === "hidden" ? "Names are hidden until the vote" : vote.revealed);
+  said.title = said.textContent;
+  said.setAttribute("role", "status");
+  const parts = [said];
+  if (running && vote.verdict === "none") parts.unshift(stopChoice());
+  if (vote.verdict !== "none") parts.push(voteButton("none", "Take back", "Take the vote back", undefined, "0"));
+  if (blind === "hidden") parts.push(voteButton("reveal", "Show names", "Show the names without a vote"));
+  parts.push(voteButton("leaderboard", "Leaderboard", "What your votes say of the models"));
+  return parts;
+}
+
+function paintVote() {
+  const focused = bar.contains(document.activeElement) ? document.activeElement.dataset.vote : null;
+  const choices = document.createElement("div");
+  choices.className = "mm-vote-choices";
+  choices.append(...(vote.columns.length > 2 ? rankButtons() : pairButtons()));
+  bar.replaceChildren(choices, ...aside());
+  if (focused) bar.querySelector(`[data-vote="${focused}"]`)?.focus();
+}
+
+function showVote(state) {
+  if (!state?.vote) return;
+  vote = state.vote;
+  const hidden = state.blind === "hidden";
+  const root = document.documentElement.dataset;
+  if (hidden && root.mmBlind !== "hidden") document.querySelector("#mm-settings-close")?.click(); // a column's settings would say its name
+  element.classList.toggle("mm-revealing", root.mmBlind === "hidden" && state.blind === "shown");
+  root.mmBlind = state.blind;
+  const button = document.getElementById("mm-blind");
+  button?.setAttribute("aria-pressed", String(Boolean(state.blind)));
+  if (button) button.title = "Blind comparison: columns are shuffled and their names hidden until you vote";
+  for (const node of columns.querySelectorAll(".mm-model")) {
+    node.disabled = hidden;
+    if (hidden) node.title = "Hidden until the vote";
+  }
+  bar.hidden = vote.columns.length < 2;
+  const now = JSON.stringify([vote, state.blind, state.columns.map((column) => column.key)]);
+  if (bar.mmShown === now) return;
+  bar.mmShown = now;
+  const from = JSON.stringify([vote.row, castOrder()]);
+  if (from !== ranked) {
+    ranked = from;
+    ranking = JSON.parse(castOrder());
+    level = false;
+  }
+  paintVote();
+}
+
+function cast(verdict, places) {
+  const stop = bar.querySelector(".mm-vote-stop input")?.checked || false;
+  trigger("act", { op: "decide", key: window.mmState.columns[0].key, verdict, places: places || {}, stop });
+}
+
+function toggleRank(key) {
+  if (ranking.some((group) => group.includes(key)))
+    ranking = ranking.map((group) => group.filter((other) => other !== key)).filter((group) => group.length);
+  else if (level && ranking.length) ranking.at(-1).push(key);
+  else ranking.push([key]);
+  level = false;
+  paintVote();
+}
+
+function chooseVote(name) {
+  if (name === "leaderboard") document.dispatchEvent(new CustomEvent("mm-leaderboard"));
+  else if (name === "reveal") trigger("act", { op: "reveal", key: window.mmState.columns[0].key });
+  else if (["tie", "bad", "none"].includes(name)) cast(name);
+  else if (name === "level") (level = !level), paintVote();
+  else if (name === "send") cast("ranked", Object.fromEntries(ranking.flatMap((group, i) => group.map((key) => [key, i + 1]))));
+  else if (vote.columns.length === 2) cast("best", { [name]: 1 });
+  else if (["failed", "silent"].includes(vote.columns.find(([key]) => key === name)?.[2])) cast("ranked", { [name]: 1 });
+  else toggleRank(name);
+}
+
+bar.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-vote]");
+  if (!button || button.disabled) return;
+  event.stopPropagation();
+  chooseVote(button.dataset.vote);
+});
+
+document.addEventListener("mm-state", () => showVote(window.mmState));
+showVote(window.mmState);
+})();

@@ -1,0 +1,52 @@
+"""The vote on the newest answers, as the page shows and sends it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from multimodel import blind
+from multimodel.board import MAX_COLUMNS, Board
+from multimodel.errors import BadRequest
+from multimodel.types import ModelId
+
+from .format import called, short_name
+
+VERDICTS = ("best", "tie", "bad", "ranked", "none")
+
+
+def vote_view(board: Board) -> dict[str, Any]:
+    """What the bar below the columns shows: rows of a column's key, its name, how its answer stands and its place in
+    the vote; the vote; and what it revealed."""
+    row, verdict = board.row(), board.verdict()
+    names = dict(zip((c.key for c in board.columns()), _names([c.model for c in blind.shown(board)]), strict=True))
+    return {
+        "row": max((stand.turn for stand in row), default=0),
+        "columns": [[stand.key, names[stand.key], stand.state, stand.place] for stand in row],
+        "verdict": verdict,
+        "revealed": _revealed(board) if row else "",
+    }
+
+
+def decide(board: Board, event: Any) -> None:
+    """Cast the vote that a page sends. Raises BadRequest for one that is none."""
+    verdict, places = str(getattr(event, "verdict", "")), getattr(event, "places", None) or {}
+    numbers = isinstance(places, dict) and all(isinstance(n, int) and 1 <= n <= MAX_COLUMNS for n in places.values())
+    if verdict not in VERDICTS or not numbers or (verdict in ("best", "ranked") and not places):
+        raise BadRequest("This is no vote.", hint="Say which answer is the best, or that they tie, or are all bad.")
+    board.decide(verdict, places, stop=bool(getattr(event, "stop", False)))  # type: ignore[arg-type]
+
+
+def _names(models: list[ModelId]) -> list[str]:
+    """A short name for each, with its place where two are called alike."""
+    shorts = [model.name if model.backend == blind.HIDDEN else short_name(model) for model in models]
+    counted = Counter(shorts)
+    return [short if counted[short] == 1 else f"{short} ({at})" for at, short in enumerate(shorts, 1)]
+
+
+def _revealed(board: Board) -> str:
+    """Which model was which, where it was hidden until now."""
+    if board.blind != "shown":
+        return ""
+    models = [column.model for column in board.columns()]
+    return ", ".join(f"{blind.letter(at)[-1]} is {called(model)}" for at, model in enumerate(models))
