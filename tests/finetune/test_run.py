@@ -37,7 +37,8 @@ def test_a_run_tells_how_it_goes(finished: Finished) -> None:
     assert last.error is None and last.model and last.best
     assert last.plan["rows"] == {"train": 240, "validation": 30, "test": 30}
     assert "you chose it" in last.plan["precision_reason"]
-    assert [update for update in updates if update.phase in ENDED] == [last]
+    ended = [update.phase for update in updates if update.phase in ENDED]  # again while its process goes
+    assert ended and ended == [update.phase for update in updates[-len(ended) :]] and set(ended) == {"done"}
 
 
 def test_each_point_of_a_curve_is_new_once(finished: Finished) -> None:
