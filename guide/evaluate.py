@@ -17,6 +17,7 @@ from guide.batches import ID, Encoder
 from guide.dialogues import Generator, Turn
 from guide.model import END
 from guide.text import OUT_OF_SCOPE, Corpus, read_locked
+from multimodel.workers.torch_cache import cache_argument
 
 DECISIVE = 9
 TEMPLATES_EACH = 2
@@ -119,10 +120,11 @@ def same_length(prompts: list[list[int]], most: int = 128) -> Iterator[list[int]
 def continuations(model: LlamaForCausalLM, prompts: list[list[int]], length: int) -> list[list[int]]:
     """Continue prompts greedily up to a number of tokens; a group stops when all its answers have ended."""
     results: list[list[int]] = [[] for _ in prompts]
+    name = cache_argument(model.model)
     for places in same_length(prompts):
         ids, cache = torch.tensor([prompts[at] for at in places]), DynamicCache()
         for _ in range(length):
-            hidden = model.model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+            hidden = model.model(input_ids=ids, use_cache=True, **{name: cache}).last_hidden_state
             ids = model.lm_head(hidden[:, -1:]).argmax(-1)
             for at, token in zip(places, ids[:, 0].tolist(), strict=True):
                 results[at].append(token)

@@ -89,6 +89,11 @@ def with_sequences(count: int) -> LoadModifier:
     return _loaded(sequences=count)
 
 
+def with_flash_attention(on: bool) -> LoadModifier:
+    """Attention in one pass over the KV cache, or not; without this as is quicker on the machine. GGUF only."""
+    return _loaded(flash_attention=on)
+
+
 def with_gpu_layers(count: int) -> LoadModifier:
     """With this many layers on the GPU, the others on the processor. GGUF only."""
     return _loaded(gpu_layers=count)

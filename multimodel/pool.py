@@ -117,6 +117,16 @@ class Pool:
         if estimator := self._estimates():
             estimator.loaded(plan, measured)
 
+    def flash_attention(self, plan: MemoryPlan) -> bool | None:
+        """Whether a model is known to be quicker with flash attention; None where that is to be tried."""
+        estimator = self._estimates()
+        return estimator.flash_attention(plan) if estimator else None
+
+    def tried(self, plan: MemoryPlan, flash: bool) -> None:
+        """Keep what the load of a GGUF model found."""
+        if estimator := self._estimates():
+            estimator.tried(plan, flash)
+
     def make_room(self, place: Place, plan: MemoryPlan) -> None:
         """Speak for the memory of a plan; idle models leave where that is needed, the least recently used first.
 
@@ -278,6 +288,13 @@ class Place:
     def make_room(self, plan: MemoryPlan) -> None:
         """Speak for the memory of a plan before the model is loaded. Raises TooLarge."""
         self._pool.make_room(self, plan)
+
+    def loaded(self, plan: MemoryPlan, facts: Facts) -> None:
+        """Take note of what a load decided that its plan left open, and keep it for the plans to come."""
+        if plan.engine == "llama.cpp" and plan.request.target.kind == "cpu":
+            if self.spec.load.flash_attention is None:
+                self._pool.tried(plan, facts.flash_attention)
+            self.plan = plan.at(flash_attention=facts.flash_attention)
 
     def start(self) -> Worker:
         """A new process for the model of this place."""

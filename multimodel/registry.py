@@ -43,7 +43,7 @@ BACKENDS: dict[str, BackendSource] = {
         "GGUF (llama.cpp)",
         "llama_cpp",
         "install a C++ compiler, then python -m pip install llama-cpp-python",
-        ANY_LOCAL | {"gpu_layers", "kv_type", "sequences"},
+        ANY_LOCAL | {"flash_attention", "gpu_layers", "kv_type", "sequences"},
     ),
     "openai": BackendSource("multimodel.backends.openai", "OpenAI", "openai", "python -m pip install openai"),
     "hf-inference": BackendSource(

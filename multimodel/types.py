@@ -89,6 +89,7 @@ class LoadOptions:
     context_length: int | None = None  # tokens; None: the model's own, at most what the settings say
     kv_type: KVType | None = None  # GGUF only: the number format of the KV cache; None: f16
     sequences: int | None = None  # GGUF only: answers at once; None: as many as a share of the memory allows, up to 8
+    flash_attention: bool | None = None  # GGUF only; None: as is quicker here, by a short trial at the first load
     gpu_layers: int | None = None  # GGUF only; None: all where there is a GPU
     revision: str | None = None  # a branch, tag or commit on the Hub
     rope_scaling: RopeScaling | None = None  # how positions beyond the trained context are brought within it

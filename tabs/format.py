@@ -210,6 +210,7 @@ def variations(load: LoadOptions) -> list[str]:
         "dtype": load.dtype,
         "context_length": f"{load.context_length or 0:,} tokens of context",
         "kv_type": f"{load.kv_type} cache",
+        "flash_attention": f"{'with' if load.flash_attention else 'without'} flash attention",
         "gpu_layers": f"{load.gpu_layers} layers on the GPU",
         "revision": f"revision {load.revision}",
         "rope_scaling": f"context stretched {load.rope_factor:g} times ({load.rope_scaling})",

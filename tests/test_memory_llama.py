@@ -270,9 +270,10 @@ def test_the_numbers_are_the_library_s() -> None:
     assert (native.LLAMA_FLASH_ATTN_TYPE_DISABLED, native.LLAMA_FLASH_ATTN_TYPE_ENABLED) == (0, 1)
 
 
-def test_flash_attention_is_for_gpus_and_packed_caches() -> None:
+def test_flash_attention_is_for_gpus_packed_caches_and_where_it_is_quicker() -> None:
     assert [flash_attention(k) for k in ("cpu", "cuda", "mps")] == [False, True, True]
-    assert flash_attention("cpu", "q8_0")
+    assert flash_attention("cpu", "q8_0") and flash_attention("cpu", quicker=True)
+    assert not flash_attention("cpu", quicker=False) and flash_attention("cuda", quicker=False)
 
 
 def test_what_loading_with_some_options_asks_for() -> None:

@@ -107,6 +107,8 @@ def test_the_library_caches_what_we_say(name: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
+    from multimodel.workers.torch_cache import cache_argument
+
     small: dict[str, Any] = {"vocab_size": 99, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8}
     small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0}
     special: dict[str, dict[str, Any]] = {
@@ -129,9 +131,8 @@ def test_the_library_caches_what_we_say(name: str) -> None:
     cache = DynamicCache(config=made)
     ours = shape_of_config(made.to_dict())
     with torch.inference_mode():
-        AutoModelForCausalLM.from_config(made)(
-            input_ids=torch.ones(1, 32).long(), past_key_values=cache, use_cache=True
-        )
+        model = AutoModelForCausalLM.from_config(made)
+        model(input_ids=torch.ones(1, 32).long(), use_cache=True, **{cache_argument(model): cache})
     kept = sum(t.numel() for layer in cache.layers for t in _tensors(layer, "keys", "values"))
     state = sum(t.numel() for layer in cache.layers for t in _states(layer))
     spared = sum((layer.key + layer.value) for layer in ours.layers if layer.window)  # it keeps one token less

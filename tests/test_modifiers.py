@@ -25,6 +25,7 @@ from multimodel.modifiers import (
     with_adapter,
     with_context,
     with_dtype,
+    with_flash_attention,
     with_gpu_layers,
     with_kv_type,
     with_sequences,
@@ -50,6 +51,7 @@ RANK, ALPHA = 4, 8.0
         (stretched(2.0, "linear"), {"rope_scaling": "linear", "rope_factor": 2.0}),
         (with_kv_type("q8_0"), {"kv_type": "q8_0"}),
         (with_sequences(2), {"sequences": 2}),
+        (with_flash_attention(True), {"flash_attention": True}),
         (with_gpu_layers(0), {"gpu_layers": 0}),
         (with_adapter("a", 0.5), {"adapter": "a", "adapter_scale": 0.5}),
         (with_template("{{ messages }}"), {"chat_template": "{{ messages }}"}),
@@ -67,7 +69,15 @@ def test_each_changes_what_it_says_and_nothing_else(modify: modifiers.LoadModifi
 def test_every_way_to_load_has_its_modifier() -> None:
     every = compose(
         *(on_device("cpu"), with_dtype("float16"), with_context(9), stretched(2), with_kv_type("q4_0")),
-        *(with_sequences(1), with_gpu_layers(1), with_adapter("a", 2.0), with_template(""), at_revision("x"), forced),
+        *(
+            with_sequences(1),
+            with_gpu_layers(1),
+            with_flash_attention(False),
+            with_adapter("a", 2.0),
+            with_template(""),
+            at_revision("x"),
+            forced,
+        ),
     )
     assert every(FILE).load.changed() == set(LoadOptions.__dataclass_fields__)
 

@@ -172,13 +172,22 @@ class LocalBackend:
         except BaseException:  # GeneratorExit too: nobody waits any more
             worker.close(grace=0)
             raise
-        yield from (Chunk(note=note) for note in (worker.facts.notes if worker.facts else ()))
+        if facts := worker.facts:
+            self._place.loaded(plan, facts)
+            yield from (Chunk(note=note) for note in facts.notes)
         return worker
 
     def _options(self, plan: MemoryPlan) -> LoadOptions:
         """How to load it, as it was planned."""
-        dtype = cast(DType, plan.dtype)
-        return replace(self._spec.load, dtype=dtype, sequences=plan.request.sequences, anyway=self._place.anyway > 0)
+        load = self._spec.load
+        flash = self._pool.flash_attention(plan) if load.flash_attention is None else load.flash_attention
+        return replace(
+            load,
+            dtype=cast(DType, plan.dtype),
+            sequences=plan.request.sequences,
+            flash_attention=flash,
+            anyway=self._place.anyway > 0,
+        )
 
 
 def squeezed(plan: MemoryPlan, load: LoadOptions) -> str:

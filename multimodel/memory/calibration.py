@@ -6,16 +6,12 @@ of all of its kind. The correction is a term of its own, so that the figures abo
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from threading import Lock
 
+from .files import read_json, write_json
 from .plan import MemoryPlan, Term
 
 FILE = "memory-calibration.json"
@@ -62,8 +58,7 @@ class Calibration:
         known = self.loads
         with self._lock:
             self._loads = (*known, load)[-KEPT:]
-            with suppress(OSError):
-                _write(self._path, self._loads)
+            write_json(self._path, [asdict(load) for load in self._loads])
 
     def applied(self, plan: MemoryPlan) -> MemoryPlan:
         """The plan with a correction, where there is experience; training is not corrected."""
@@ -90,20 +85,7 @@ def _kind(plan: MemoryPlan) -> str:
 
 def _read(path: Path) -> tuple[Load, ...]:
     try:
-        rows = json.loads(path.read_text("utf-8"))
+        rows = read_json(path) or ()
         return tuple(Load(str(r["model"]), str(r["kind"]), int(r["predicted"]), int(r["measured"])) for r in rows)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return ()
-
-
-def _write(path: Path, loads: Sequence[Load]) -> None:
-    """Written beside and moved into place, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=FILE)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump([asdict(load) for load in loads], file)
-        os.replace(name, path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -63,13 +63,18 @@ class ContextSettings:
         }
 
 
-def flash_attention(kind: Kind, kv_type: KVType = "f16") -> bool:
+def flash_attention(kind: Kind, kv_type: KVType = "f16", quicker: bool | None = None) -> bool:
     """Whether a model is run with flash attention.
 
-    It is for GPUs: a processor reads prompts faster with it, but decodes slower from about 150 tokens on. A quantised
-    cache works only with it.
+    A GPU always is. Of a processor it depends, also on the model: `quicker` says what was found or asked for. Without
+    it more memory is taken, so a plan of what is not known yet is one without. A quantised cache works only with it.
     """
-    return kind != "cpu" or kv_type not in ("f32", "f16", "bf16")
+    return kind != "cpu" or packed(kv_type) or bool(quicker)
+
+
+def packed(kv_type: KVType) -> bool:
+    """Whether the numbers of a cache are quantised in blocks."""
+    return kv_type not in ("f32", "f16", "bf16")
 
 
 def settings_of(request: Request) -> ContextSettings:
@@ -101,7 +106,7 @@ def request_of(options: LoadOptions, target: Target, limit: int | None) -> Reque
         context_length=min(context, longest) if longest else context,
         sequences=options.sequences or 1,
         kv_type=kv_type,
-        flash_attention=flash_attention(target.kind, kv_type),
+        flash_attention=flash_attention(target.kind, kv_type, options.flash_attention),
         target=target,
         dtype=options.dtype,
     )

@@ -15,6 +15,7 @@ from ..hardware import Device, gpu_possible, probe, without_gpu
 from ..settings import Settings
 from ..settings import settings as own_settings
 from ..types import ModelId, ModelSpec
+from .attention import Attention
 from .calibration import Calibration
 from .context import request_of, settings_of, slots
 from .engine import SECONDS, Account, Accountant
@@ -40,6 +41,7 @@ class Estimator:
         self._device = device or this_device
         self._accountant = accountant or Accountant()
         self._calibration = Calibration(settings.models.cache_dir)
+        self._attention = Attention(settings.models.cache_dir)
         self._lock = Lock()  # the two memories below
         self._subjects: OrderedDict[tuple[str, str | None], Subject] = OrderedDict()
         self._accounts: OrderedDict[tuple[str, object], Account] = OrderedDict()
@@ -87,8 +89,11 @@ class Estimator:
         found = on_disk(path, str(spec.id))
         if isinstance(found, GgufModel) and (spec.load.gpu_layers == 0 or not _gpu_build()):
             device = device if device.kind == "cpu" else without_gpu().best
-        request = request_of(spec.load, target_of(device), found.shape.context_limit)
-        if isinstance(found, GgufModel) and spec.load.sequences is None:
+        options = spec.load
+        if isinstance(found, GgufModel) and options.flash_attention is None:
+            options = replace(options, flash_attention=self._attention.flash(found.name, found.header.weights))
+        request = request_of(options, target_of(device), found.shape.context_limit)
+        if isinstance(found, GgufModel) and options.sequences is None:
             alone = found.plan(request)
             many = slots(device.free - alone.weights, alone.kv_cache + alone.recurrent)
             request = replace(request, sequences=many)
@@ -106,6 +111,14 @@ class Estimator:
     def loaded(self, plan: MemoryPlan, measured: int) -> None:
         """Keep what a model took that was loaded by this plan, in bytes: later plans are corrected by it."""
         self._calibration.add(plan, measured)
+
+    def flash_attention(self, plan: MemoryPlan) -> bool | None:
+        """Whether a GGUF model is quicker with flash attention, by an earlier load; None where that is not known."""
+        return self._attention.flash(plan.model, plan.weights)
+
+    def tried(self, plan: MemoryPlan, flash: bool) -> None:
+        """Keep what the load of a GGUF model found."""
+        self._attention.learn(plan, flash)
 
     def close(self) -> None:
         """End llama.cpp's process."""

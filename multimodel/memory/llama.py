@@ -7,7 +7,7 @@ accounting (0.3.36 of its Python package) of 35 shapes, two to 131,072 tokens, a
 
 from __future__ import annotations
 
-from .context import CACHE_TYPES, ContextSettings
+from .context import CACHE_TYPES, ContextSettings, packed
 from .engine import Account
 from .plan import PADDING
 from .shape import Layer, Shape
@@ -100,7 +100,7 @@ def _padded(tokens: int) -> int:
 
 def refused(shape: Shape, settings: ContextSettings) -> str:
     """Why llama.cpp makes no such context; "" where it does."""
-    if settings.kv_type in ("f32", "f16", "bf16"):
+    if not packed(settings.kv_type):
         return ""
     if not settings.flash_attention:
         return f"A KV cache in {settings.kv_type} needs flash attention."

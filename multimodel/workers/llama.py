@@ -11,15 +11,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
 from ..errors import BadRequest, BrokenFile, MissingDependency, TooLarge
 from ..hardware import memory
-from ..memory.context import CACHE_TYPES
+from ..memory.context import CACHE_TYPES, packed
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
+from .attention import quicker_with_flash
 from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import Fitted, fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
@@ -50,6 +51,8 @@ def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> 
     length = min(options.context_length or DEFAULT_CONTEXT, int(model.train_context * options.rope_factor))
     slot = length * model.cache_bytes * CACHE_TYPES[options.kv_type or "f16"][1] / CACHE_TYPES["f16"][1]
     slots = options.sequences or slots_within(free, int(slot), anyway=options.anyway)
+    if options.flash_attention is None and device() == "cpu" and not packed(options.kv_type or "f16"):
+        options = replace(options, flash_attention=quicker_with_flash(model, length))
     return LlamaRuntime(model, length, slots, threads, options)
 
 
@@ -142,6 +145,7 @@ class LlamaRuntime:
             template="own" if model.template else "plain",
             memory=int(psutil.Process().memory_info().rss),
             slots=slots,
+            flash_attention=self._context.flash_attention,
         )
 
     def admit(self, request: Request) -> list[Frame]:

@@ -208,8 +208,7 @@ class Model:
 class Context:
     """A KV cache of `sequences` conversations of up to `length` tokens each, and the batch that fills it.
 
-    Every sequence has a cache of its own: in a common one, attention also walks over the tokens of the others. Flash
-    attention is for GPUs: on a processor it reads prompts faster, but decodes slower from about 150 tokens on.
+    Every sequence has a cache of its own: in a common one, attention also walks over the tokens of the others.
     """
 
     def __init__(
@@ -222,8 +221,9 @@ class Context:
             sequences=sequences,
             batch_tokens=BATCH,
             kv_type=kv_type,
-            flash_attention=flash_attention("cuda" if device() == "gpu" else "cpu", kv_type),
+            flash_attention=flash_attention("cuda" if device() == "gpu" else "cpu", kv_type, options.flash_attention),
         )
+        self.flash_attention = settings.flash_attention
         params = native.llama_context_default_params()
         for name, value in (settings.params() | _rope(model, options)).items():
             setattr(params, name, value)

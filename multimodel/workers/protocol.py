@@ -70,6 +70,7 @@ class Facts:
     template: str  # "own": the model's chat template; "plain": it has none, so it continues plain text
     memory: int  # resident bytes of the child once loaded
     notes: tuple[str, ...] = ()
+    flash_attention: bool = False
     slots: int = SLOTS  # answers it works on at once; more wait their turn
 
 

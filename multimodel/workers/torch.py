@@ -21,7 +21,7 @@ from .logprobs import check_bias, logprob_frame
 from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, shorter, without_specials
 from .protocol import Frame, Progress, Request, error_frame, prompt_frame
 from .text import TextStream
-from .torch_cache import Kept, PrefixStore, empty_cache
+from .torch_cache import Kept, PrefixStore, cache_argument, empty_cache
 from .torch_llama import quick
 from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
@@ -94,6 +94,7 @@ class TorchRuntime:
         self._piece = PIECE
         self._quick = quick(loaded.model, loaded.facts.context_length)
         takes = inspect.signature(loaded.model.forward).parameters
+        self._cache_argument = cache_argument(loaded.model)
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
     def admit(self, request: Request) -> list[Frame]:
@@ -241,7 +242,8 @@ class TorchRuntime:
     def _forward(self, tokens: Sequence[int], cache: Any) -> torch.Tensor:
         """The logits after the last of `tokens`, shape (vocabulary,); the cache then holds them too."""
         ids = torch.tensor([tokens], device=self.facts.device)
-        out = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only)
+        held = {self._cache_argument: cache, "use_cache": True}
+        out = self._model(input_ids=ids, **held, **self._last_only)
         logits: torch.Tensor = out.logits[0, -1]
         return logits
 

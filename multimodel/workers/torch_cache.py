@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,12 @@ def empty_cache(config: Any) -> Any:
     cache = DynamicCache(config=config)
     cache.layers = [_roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def cache_argument(model: Any) -> str:
+    """The argument by which a model takes its cache, which transformers 5.24 has renamed; empty where it takes none."""
+    takes = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in takes), "")
 
 
 def _roomy() -> RoomyLayer:

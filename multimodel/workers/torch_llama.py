@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
-from .torch_cache import RoomyLayer, empty_cache
+from .torch_cache import RoomyLayer, cache_argument, empty_cache
 
 FAMILY = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})  # rotations that do not depend on the length
@@ -137,7 +137,7 @@ def _is_usual(model: Any) -> bool:
 def _agrees(step: LlamaStep, model: Any) -> bool:
     first, second = empty_cache(model.config), empty_cache(model.config)
     ids = torch.tensor([TRIAL], device=model.device)
-    wanted = model(input_ids=ids, past_key_values=first, use_cache=True).logits[0]
+    wanted = model(input_ids=ids, use_cache=True, **{cache_argument(model): first}).logits[0]
     one_by_one = torch.cat([step([[token]], [second]) for token in TRIAL])
     third, fourth = empty_cache(model.config), empty_cache(model.config)
     step([TRIAL[:2]], [third])

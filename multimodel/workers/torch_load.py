@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ..memory.torch_plan import model_of
 from ..types import LoadOptions
 from . import torch_adapter
 from .protocol import Facts, Progress
+from .torch_cache import cache_argument
 from .torch_packed import PACKED, PackedConfig, PackedLinear
 
 DEFAULT_CONTEXT = 4096  # tokens, where neither the person nor the model says less
@@ -175,7 +175,7 @@ def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Prog
     if missing := sorted(info["missing_keys"]):  # the library fills them with random numbers
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BrokenFile(f"The weights of {missing[0]}{more} are missing.", hint=files.DOWNLOAD_AGAIN)
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
+    if not cache_argument(model):
         raise BrokenFile(
             f"{type(model).__name__} keeps no cache that can be used here.", hint="Choose a GGUF file of this model."
         )

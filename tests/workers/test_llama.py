@@ -27,7 +27,7 @@ LONG = "It was a long way to the sea, and nobody knew what the old map meant. "
 
 @pytest.fixture
 def runtime(tiny_gguf_file: Path) -> Iterator[llama.LlamaRuntime]:
-    made = llama.load(tiny_gguf_file, LoadOptions(), 1, lambda *_: None)
+    made = llama.load(tiny_gguf_file, LoadOptions(flash_attention=False), 1, lambda *_: None)
     yield made
     made.close()
 
