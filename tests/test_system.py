@@ -91,6 +91,7 @@ def test_every_way_to_load_is_told() -> None:
             "context_length": 9,
             "kv_type": "q8_0",
             "gpu_layers": 3,
+            "flash_attention": True,
             "revision": "v1",
             "adapter": "a/b.gguf",
         },
