@@ -562,6 +562,21 @@ class Board:
         with self._lock:
             self._change(key, model=model)
 
+    def arrange(self, columns: Sequence[tuple[ModelId, Options | None]], shared: Options) -> None:
+        """Show these models with these options of their own, None for the shared ones. A column that is there already
+        keeps its conversation; undo brings the columns back that were, not the settings. Raises BadRequest while
+        answers are on their way.
+        """
+        with self._lock:
+            self._refuse_while_active()
+            before: list[Lane | None] = [*self._state.lanes, *[None] * MAX_COLUMNS]
+            lanes = tuple(
+                replace(lane, model=model, own=own) if lane else Lane(_key(), model, own)
+                for lane, (model, own) in zip(before, columns[:MAX_COLUMNS], strict=False)
+            )
+            new = replace(self._state, revision=self.revision + 1, lanes=lanes, shared=shared, previous=self.revision)
+            self._commit(new)
+
     def set_options(self, options: Options, key: str | None = None) -> None:
         """Set a column's own options, or without a key the shared ones. Not a step that undo takes back."""
         with self._lock:

@@ -10,9 +10,10 @@ from hashlib import sha256
 from threading import RLock
 
 from .board import Board
-from .conversation import Conversation, Entry, Options, now
+from .conversation import MAX_COLUMNS, Conversation, Entry, Options, now
 from .engine import Engine
-from .errors import BadRequest
+from .errors import BadRequest, MultimodelError
+from .habits import Habits, Pane, Preset
 from .settings import Settings
 from .store import Store
 from .types import ModelId, SamplingParams, TokenLogprob
@@ -48,13 +49,29 @@ class Boards:
             return self._new(secret, chat if free else _chat())
 
     def fresh(self, id: str) -> Board:
-        """A board on which nothing was asked, with the columns and options of this one."""
+        """A board on which nothing was asked: by the preset chosen for new chats, else like this one."""
         with self._lock:
             board = self.get(id)
-            if board.empty:
-                return board
             secret, _ = _parts(board.id)
-            return self._new(secret, _chat(), board)
+            chosen = self._chosen(secret)
+            if not board.empty:
+                fresh = self._new(secret, _chat(), chosen or preset_of(board))
+                if board.blind:
+                    fresh.set_blind(True)
+                return fresh
+            if chosen:
+                arrange(board, chosen)
+            return board
+
+    def begin(self, id: str | None, preset: Preset) -> Board:
+        """A board on which nothing was asked, with the columns and settings of a preset."""
+        secret, _ = _parts(id)
+        with self._lock:
+            return self._new(secret, _chat(), preset)
+
+    def usual(self, id: str | None) -> Preset:
+        """The columns and settings of a new chat: the preset that the visitor chose for it, else those of the app."""
+        return self._chosen(_parts(id)[0]) or _defaults(self._engine)
 
     def open(self, id: str, chat: str) -> Board:
         """Another conversation of the same visitor; the one at hand where there is none of that name."""
@@ -129,18 +146,22 @@ class Boards:
         queue = self.store.waiting(chat)
         return self._add(Board(self._engine, id=address, keeper=keeper, kept=kept, votes=votes, queue=queue))
 
-    def _new(self, secret: str, chat: str, like: Board | None = None) -> Board:
-        models, shared = _defaults(self._engine)
-        if like:
-            models, shared = [column.model for column in like.columns()], like.shared
+    def _new(self, secret: str, chat: str, preset: Preset | None = None) -> Board:
+        preset = preset or self._chosen(secret) or _defaults(self._engine)
         keeper = self.store.record(_owner(secret), chat)
-        board = self._add(Board(self._engine, models, shared, id=f"{secret}.{chat}", keeper=keeper))
-        for new, old in zip(board.columns(), like.columns() if like else (), strict=False):
-            if old.own:
-                board.set_options(old.own, new.key)
-        if like and like.blind:
-            board.set_blind(True)
+        models = [pane.model for pane in preset.columns]
+        board = self._add(Board(self._engine, models, preset.shared, id=f"{secret}.{chat}", keeper=keeper))
+        for column, pane in zip(board.columns(), preset.columns, strict=True):
+            if pane.own:
+                board.set_options(pane.own, column.key)
         return board
+
+    def _chosen(self, secret: str) -> Preset | None:
+        """The preset of new chats; none where the store cannot be read, which the page tells of."""
+        try:
+            return Habits(self.store).presets.chosen(_owner(secret))
+        except MultimodelError:
+            return None
 
     def _add(self, board: Board) -> Board:
         self._boards[board.id] = board
@@ -166,7 +187,19 @@ def _chat() -> str:
     return secrets.token_hex(8)
 
 
-def _defaults(engine: Engine) -> tuple[list[ModelId], Options]:
+def preset_of(board: Board, name: str = "Like before") -> Preset:
+    """The columns and settings of a board."""
+    columns = tuple(Pane(model=column.model, own=column.own) for column in board.columns())
+    return Preset(name=name, columns=columns, shared=board.shared)
+
+
+def arrange(board: Board, preset: Preset) -> None:
+    """Let a board show the columns of a preset. Raises BadRequest while answers are on their way."""
+    board.arrange([(pane.model, pane.own) for pane in preset.columns], preset.shared)
+
+
+def _defaults(engine: Engine) -> Preset:
     chat = engine.settings.chat
     params = SamplingParams(temperature=chat.temperature, max_tokens=chat.max_tokens)
-    return [ModelId.parse(text) for text in chat.columns], Options(params, chat.system_prompt)
+    columns = tuple(Pane(model=ModelId.parse(text)) for text in chat.columns[:MAX_COLUMNS])
+    return Preset(name="New chat", columns=columns, shared=Options(params, chat.system_prompt))

@@ -32,6 +32,7 @@ from .cost import CostLine
 from .format import called, overflow
 from .judge import JudgePanel
 from .leaderboard import LeaderboardPanel
+from .presets import Presets, link_widget, presets_widget
 from .shortcuts import sheet
 from .toolbar import menu
 from .view import board_view
@@ -83,8 +84,11 @@ class ChatTab:
     def load(self, id: str | None) -> dict[Component, Any]:
         """A page opens: it finds its board again, running answers included.
 
-        "join CODE ID": it was opened by a link that another browser of the same person made.
+        "join CODE ID": it was opened by a link that another browser of the same person made; "link QUERY ID": by one
+        that says what to show.
         """
+        if id and id.startswith("link "):
+            return self._load_link(*(*id.split(" "), "", "")[1:3])
         if not (id and id.startswith("join ")):
             return self.show(self.boards.get(id))
         _, code, own = (*id.split(" "), "", "")[:3]
@@ -92,6 +96,11 @@ class ChatTab:
             return self.show(self.boards.join(code, own))
         except MultimodelError as error:
             return {**self.show(self.boards.get(own)), self.warning: _warning([f"{error} {error.hint}"])}
+
+    def _load_link(self, query: str, own: str) -> dict[Component, Any]:
+        settings = self.engine.settings
+        board, prompt, said = self.presets.follow_link(own, query, lambda text: typed_model(text, settings))
+        return {**self.show(board), self.prompt: prompt, self.warning: _warning(said)}
 
     def show(self, board: Board, words: str = "") -> dict[Component, Any]:
         """Let the page show this board from now on, and the conversations in which the words occur."""
@@ -272,6 +281,7 @@ class ChatTab:
                 self.leaderboard.build()
             self._build_settings()
         sheet()
+        self.link = link_widget()
         self._connect(page)
 
     def _build_toolbar(self) -> None:
@@ -279,8 +289,10 @@ class ChatTab:
             self.list_button = gr.Button("Conversations", elem_id="mm-list-button", size="sm")
             self.new_button = gr.Button("New chat", elem_id="mm-new", size="sm")
             self.add_button = gr.Button("Add column", elem_id="mm-add", size="sm")
+            self.presets = Presets(self.engine, self.boards, presets_widget())
             self.blind_button = gr.Button("Blind", elem_id="mm-blind", size="sm")
             with menu("More", "mm-more"):
+                self.link_button = gr.Button("Copy link to these columns", elem_id="mm-link-button", size="sm")
                 self.sheet_button = gr.Button("Keyboard shortcuts", elem_id="mm-sheet-button", size="sm")
 
     def _build_composer(self) -> None:
@@ -327,7 +339,7 @@ class ChatTab:
     def _connect(self, page: gr.Blocks) -> None:
         board = [self.id, self.stage, self.warning, self.list]
         panel = [self.panel, self.target, self.heading, self.own_switch, self.system, *self.options.values()]
-        page.load(self.load, [self.id], board, js="(id) => window.mmAddress(id)", **QUICK)
+        page.load(self.load, [self.id], [*board, self.prompt], js="(id) => window.mmAddress(id)", **QUICK)
         gr.on(
             [self.prompt.submit, self.send_button.click],
             self.send,
@@ -343,6 +355,8 @@ class ChatTab:
         self.new_button.click(self.new_chat, [self.id], board, **QUICK)
         self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK)
         self.list_button.click(None, js="() => window.mmToggleList()")
+        self.presets.connect(self.id, self.stage)
+        self.link_button.click(self.presets.link, [self.id, self.prompt], [self.link], **QUICK)
         self.sheet_button.click(None, js="() => window.mmSheet()")
         ConversationList(self.boards, self.list, self.show).connect(self.id, board)
         WaitingList(self.boards, self.waiting).connect(self.id, self.stage)

@@ -63,6 +63,7 @@ GROUPS: dict[str, tuple[Shortcut, ...]] = {
         Shortcut("n", "New chat", "press #mm-new"),
         Shortcut("l", "Show or hide the list", "press #mm-list-button"),
         Shortcut("f", "Search", "search"),
+        Shortcut("p", "Presets", "press #mm-presets .mm-drop-button"),
         Shortcut("s", "Settings of all columns", "press #mm-settings-button"),
         Shortcut("?", "This sheet", "sheet"),
     ),

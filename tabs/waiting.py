@@ -58,4 +58,5 @@ class WaitingList:
     def connect(self, id: Component, stage: Component) -> None:
         """Connect the widget."""
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+        quick["trigger_mode"] = "multiple"  # a second press must not be lost while the first is on its way
         self.widget.act(self.act, [id], [stage], **quick)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +128,72 @@ def test_prompts_that_wait_survive_a_reload_and_are_asked_in_order(chat: Chat) -
     chat.finished(3)
     assert chat.columns.nth(1).locator(".mm-prompt").all_inner_texts() == [ENDLESS, "2nd", "fourth"]
     chat.expect(rows).to_have_count(0)
+
+
+def test_presets_are_saved_applied_chosen_and_taken_elsewhere(chat: Chat, tmp_path: Path) -> None:
+    page = chat.page
+
+    def open_menu() -> Any:
+        page.get_by_role("button", name="Presets", exact=True).click()
+        return page.locator(".mm-presets")
+
+    menu = open_menu()
+    menu.get_by_role("textbox", name="Name of a new preset").fill("<b>Two</b> echoes")
+    page.keyboard.press("Enter")
+    mine = menu.locator(".mm-preset-apply").filter(has_text="<b>Two</b> echoes")
+    chat.expect(mine).to_be_visible()
+    menu.get_by_role("button", name="More to do with").click()
+    menu.get_by_role("button", name="Use for new chats").click()
+    chat.expect(menu.locator("small")).to_have_text("new chats")
+    with page.expect_download() as download:
+        menu.get_by_role("button", name="Export").click()
+    download.value.save_as(tmp_path / "presets.json")
+    page.keyboard.press("Escape")
+    chat.expect(menu).to_be_hidden()
+    chat.act(1, "remove")
+    chat.expect(chat.columns).to_have_count(1)
+    chat.ask("hello")
+    chat.finished()
+    page.get_by_role("button", name="New chat").click()
+    chat.finished(0)
+    chat.expect(chat.columns).to_have_count(2)
+    chat.act(0, "remove")
+    chat.expect(chat.columns).to_have_count(1)
+    open_menu()
+    mine.click()
+    chat.expect(chat.columns).to_have_count(2)
+    chat.expect(menu).to_be_hidden()
+    open_menu()
+    menu.get_by_role("button", name="More to do with").click()
+    menu.get_by_role("button", name="Delete").click()
+    chat.expect(mine).to_have_count(0)
+    menu.get_by_role("button", name="Undo").click()
+    chat.expect(mine).to_be_visible()
+    menu.locator('input[type="file"]').set_input_files(tmp_path / "presets.json")
+    chat.expect(menu).to_contain_text("Nothing in this file is new.")
+
+
+def test_a_link_fills_in_and_asks_only_after_a_press(chat: Chat, served: Server) -> None:
+    page, url = chat.page, served.url
+    chat.ask("before")
+    chat.finished()
+    chat.url = f"{url}/?models=echo:slow,nobody:x,openai:gpt-5.4-mini&temperature=0,1&q=What+is+%3Cb%3E%3F&send=1"
+    chat.open()
+    chat.expect(chat.prompt).to_have_value("What is <b>?")
+    chat.expect(chat.warning).to_contain_text("There is no backend called 'nobody'.")
+    chat.expect(chat.warning).to_contain_text("This question came with a link. Press Enter to ask it.")
+    assert chat.names() == ["slow", "gpt-5.4-mini"]
+    chat.finished(0)
+    assert page.url.rstrip("/") == url  # a reload does not open it again
+    page.get_by_role("button", name="More", exact=True).click()
+    page.get_by_role("button", name="Copy link to these columns").click()
+    link = page.get_by_role("textbox", name="Link").input_value()
+    assert "?models=echo:slow,openai:gpt-5.4-mini&" in link and link.endswith("&q=What+is+%3Cb%3E%3F")
+    page.keyboard.press("Escape")
+    chat.url = f"{url}/?models=echo:any&q=asked+at+once&send=1"
+    chat.open()
+    chat.finished()
+    chat.errors.clear()  # Gradio complains of what it was listening to
+    assert chat.answer(0) == "asked at once" and chat.prompt.input_value() == ""
+    page.get_by_role("button", name="Conversations", exact=True).click()
+    chat.expect(page.locator(".mm-list-row").filter(has_text="before")).to_be_visible()

@@ -21,6 +21,7 @@ from ..waiting import Queue
 from . import forms
 from .database import Database, transaction
 from .forms import BALLOT, LOGPROBS, OPTIONS, STATE, WAITING, Ending
+from .shelf import Shelf
 from .writer import Writer, end, told
 
 KEPT_STATES = 100  # of a conversation: how far undo goes back
@@ -111,6 +112,7 @@ class Store:
         def change(connection: sqlite3.Connection) -> None:
             for table in ("conversations", "votes"):
                 connection.execute(f"UPDATE {table} SET owner = ? WHERE owner = ?", (to, owner))
+            connection.execute("UPDATE OR IGNORE shelf SET owner = ?, chosen = 0 WHERE owner = ?", (to, owner))
 
         self._now(change)
 
@@ -127,6 +129,11 @@ class Store:
                     change(self._connection)
             except sqlite3.Error as error:
                 raise told(error) from error
+
+    @property
+    def shelf(self) -> Shelf:
+        """What visitors keep under names."""
+        return Shelf(self._now, self._rows)
 
     # reading
 

@@ -1,0 +1,140 @@
+"""A set-up as a link: `?models=gguf:guide,echo:any&temperature=0,1&q=Hello`, read and written.
+
+models       ids, separated by commas; `model=ID`, once for each, where an id holds a comma
+preset       the name of a preset; what else the link says comes on top of it
+q            a question; it is filled in, and asked only where `send=1` and asking takes nothing from anybody
+system       the shared system prompt
+temperature  and every other number of SamplingParams: one value, or one for each column
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from .board import Column
+from .conversation import MAX_COLUMNS, Options
+from .errors import MultimodelError
+from .habits import Pane, Preset
+from .types import RANGES, ModelId, SamplingParams, whole
+
+LONGEST = 20_000  # characters of a question or system prompt in a link
+MOST = 200  # parts of a link
+NUMBERS = tuple(name for name in RANGES if name != "top_logprobs")
+WHOLE = frozenset({"max_tokens", "top_k", "seed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a link asks for. `problems`: sentences on what of it could not be used."""
+
+    preset: Preset
+    prompt: str = ""
+    send: bool = False
+    problems: tuple[str, ...] = ()
+
+
+def read(query: str, presets: Sequence[Preset], usual: Preset, model: Callable[[str], ModelId]) -> Link:
+    """What a link says; whatever of it cannot be used is left out and told.
+
+    `usual`: the columns and settings of a new chat. `model`: the model of an id, or an error of ours.
+    """
+    problems: list[str] = []
+    pairs = parse_qsl("&".join(query.lstrip("?").split("&")[:MOST]), errors="replace")
+    said = dict(reversed(pairs))  # of two, the first
+    preset = _preset(said.get("preset", ""), presets, usual, problems)
+    if models := _models(pairs, model, problems):
+        preset = preset.model_copy(update={"columns": tuple(Pane(model=id) for id in models)})
+    if "system" in said:
+        shared = replace(preset.shared, system=_text(said["system"], "system prompt", problems))
+        preset = preset.model_copy(update={"shared": shared})
+    for name in NUMBERS:
+        if said.get(name, ""):
+            preset = _numbered(preset, name, said[name], problems)
+    prompt = _text(said.get("q", ""), "question", problems)
+    return Link(preset, prompt, said.get("send") == "1" and bool(prompt.strip()), tuple(problems))
+
+
+def _preset(name: str, presets: Sequence[Preset], usual: Preset, problems: list[str]) -> Preset:
+    if not name:
+        return usual
+    found = next((preset for preset in presets if preset.name == name), None)
+    if not found:
+        problems.append(f"The link names a preset {name[:80]!r}, which is not among yours.")
+    return found or usual
+
+
+def _models(pairs: Sequence[tuple[str, str]], model: Callable[[str], ModelId], problems: list[str]) -> list[ModelId]:
+    texts = [text for key, text in pairs if key == "model"]
+    texts += [part for key, text in pairs if key == "models" for part in text.split(",")]
+    found: list[ModelId] = []
+    for text in filter(None, (text.strip()[:500] for text in texts[:50])):
+        try:
+            found.append(model(text))
+        except MultimodelError as error:
+            problems.append(f"{error} {error.hint}")
+    if len(found) > MAX_COLUMNS:
+        problems.append(f"The link names {len(found)} models; these are the first {MAX_COLUMNS}.")
+    return found[:MAX_COLUMNS]
+
+
+def _text(text: str, what: str, problems: list[str]) -> str:
+    if len(text) > LONGEST:
+        problems.append(f"The {what} of the link is longer than {LONGEST:,} characters and was cut.")
+    return whole(text[:LONGEST])
+
+
+def _numbered(preset: Preset, name: str, text: str, problems: list[str]) -> Preset:
+    """The preset with one parameter: shared, or where several values are given each column's own."""
+    try:
+        values = [_number(name, part) for part in text[:200].split(",")[:MAX_COLUMNS]]
+        if len(values) == 1:
+            return preset.model_copy(update={"shared": _with(preset.shared, name, values[0])})
+        own = [_with(pane.own or preset.shared, name, v) for pane, v in zip(preset.columns, values, strict=False)]
+    except (ValueError, MultimodelError) as error:
+        why = f"{error} {error.hint}" if isinstance(error, MultimodelError) else f"{text[:40]!r} is no number."
+        problems.append(f"The {name} of the link was left out. {why}")
+        return preset
+    panes = [pane.model_copy(update={"own": options}) for pane, options in zip(preset.columns, own, strict=False)]
+    return preset.model_copy(update={"columns": (*panes, *preset.columns[len(panes) :])})
+
+
+def _number(name: str, text: str) -> float:
+    return int(text) if name in WHOLE else float(text)
+
+
+def _with(options: Options, name: str, value: float) -> Options:
+    return replace(options, params=options.params.merge(SamplingParams(**{name: value})))  # type: ignore[arg-type]
+
+
+def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple[str, tuple[str, ...]]:
+    """The query of a link that leads to these columns; and what of them a link does not carry, in words."""
+    ids = [str(column.model) for column in columns]
+    pairs = [("model", id) for id in ids] if any("," in id for id in ids) else [("models", ",".join(ids))]
+    asked = [column.own or shared for column in columns]
+    for name in NUMBERS:
+        values: list[Any] = [getattr(options.params, name) for options in asked]
+        if len(set(values)) == 1 and values[0] is not None:
+            values = values[:1]
+        if None not in values:
+            pairs.append((name, ",".join(str(value).removesuffix(".0") for value in values)))
+    if shared.system:
+        pairs.append(("system", shared.system))
+    if prompt.strip():
+        pairs.append(("q", prompt))
+    return urlencode(pairs, safe=",:/"), _left_out(asked, shared)
+
+
+def _left_out(asked: Sequence[Options], shared: Options) -> tuple[str, ...]:
+    words = []
+    if any(options.system != shared.system for options in asked):
+        words.append("system prompts of single columns")
+    for name in ("stop", "json_schema", "grammar", "logit_bias"):
+        if any(getattr(options.params, name) for options in asked):
+            words.append(name)
+    if any(options.load.changed() for options in asked):
+        words.append("how models are loaded")
+    mixed = [name for name in NUMBERS if None in (set_ := {getattr(o.params, name) for o in asked}) and len(set_) > 1]
+    return (*words, *mixed)
