@@ -79,6 +79,8 @@ class Presets:
         """Every event of the menu: its name is `op`, the preset it is about `name`."""
         board = self.boards.get(id)
         try:
+            if event.op in ("apply", "save", "update"):
+                blind.refuse(board, "preset")
             more = self._change(board, self.boards.owner(board.id), event)
         except MultimodelError as error:
             more = {"problem": problem_text(error)}
@@ -103,8 +105,6 @@ class Presets:
 
     def _change(self, board: Board, owner: str, event: gr.EventData) -> dict[str, Any]:
         drawer, name = self.habits.presets, str(getattr(event, "name", ""))
-        if event.op in ("apply", "save", "update"):
-            blind.refuse(board, "preset")
         match event.op:
             case "apply":
                 self._apply(board, owner, name, bool(event.built_in))

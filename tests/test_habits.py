@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import gradio as gr
 import pytest
 
 from multimodel import Engine, ModelId, SamplingParams
@@ -252,3 +253,18 @@ def test_a_link_opens_a_new_chat_and_leaves_the_one_at_hand(engine: Engine) -> N
     assert boards.get(board.id) is board and not board.empty
     assert len({board.id, filled.id, paid.id, sent.id}) == 4
     assert boards.owner(sent.id) == boards.owner(board.id)
+
+
+def test_a_blind_comparison_is_told_to_nobody(engine: Engine) -> None:
+    boards = Boards(engine)
+    board = boards.get(None)
+    presets = Presets(engine, boards, None)  # type: ignore[arg-type]
+    board.set_blind(True)
+    board.send("hello")
+    eventually(lambda: not board.active())
+    assert board.hidden and "query" not in presets.link(board.id, "")
+    for op in ("save", "update", "apply"):
+        event = gr.EventData(None, {"op": op, "name": "Greedy and warm", "built_in": True})
+        shown, _ = presets.act(board.id, event)
+        assert "hidden until the vote" in shown["problem"] and not shown["own"]
+    assert preset_of(boards.fresh(board.id)) == preset_of(board) and boards.fresh(board.id).blind
