@@ -23,6 +23,7 @@ from multimodel.errors import MultimodelError
 from multimodel.finetune.tables import Limits
 from multimodel.settings import Settings
 from multimodel.web import Guard
+from tabs.batch import BatchTab
 from tabs.chat import ChatTab
 from tabs.explorer import CHAT, ExplorerTab
 from tabs.finetune import FinetuneTab
@@ -32,7 +33,7 @@ from tabs.system import TAB as SYSTEM
 from tabs.system import SystemTab
 
 ASSETS = Path(__file__).resolve().parent / "assets"
-STYLES = ("style", "conversations", "cost", "explorer", "finetune", "predict", "system", "habits", "votes")
+STYLES = ("style", "conversations", "cost", "explorer", "finetune", "predict", "system", "habits", "votes", "batch")
 
 
 def arguments(argv: Sequence[str] | None, settings: Settings) -> argparse.Namespace:
@@ -54,6 +55,8 @@ def build(engine: Engine, boards: Boards | None = None) -> gr.Blocks:
             chat = ChatTab(engine, boards)
             with gr.Tab("Chat", id=CHAT, elem_id="mm-chat-tab"):
                 chat.build(page)
+            with gr.Tab("Runs", elem_id="mm-batch-tab"):
+                BatchTab(engine, boards).build(page, chat.id)
             with gr.Tab("Explorer", elem_id="mm-explorer-tab"):
                 ExplorerTab(engine, boards).build(chat, tabs)
             with gr.Tab("Fine-tune", elem_id="mm-finetune-tab"):

@@ -98,6 +98,7 @@ OWNERS = {
     "sqlite3": ["multimodel.store.*"],
     "gradio": [
         "app",
+        "tabs.batch",
         "tabs.chat",
         "tabs.controls",
         "tabs.conversations",

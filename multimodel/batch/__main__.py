@@ -28,6 +28,8 @@ from .plan import Batch, Setting, prompts_of, setting_of
 from .report import Report, report
 from .run import BatchUpdate, run
 
+WIDE = 120  # characters of a line that hold all figures
+NARROW = ("answered", "TTFT", "tok/s", "cost")
 SHOWN = 20  # answers of a replay that are not as they were
 
 
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
         with Engine(settings) as engine:
             last = _watched(batch, options.out, engine, console, retry=options.retry)
         found = report(options.out, settings)
-        console.print(_table(found))
+        console.print(_table(found, console.width))
         if found.before:
             console.print(_verdicts(found))
         for path in write(options.out, settings):
@@ -117,12 +119,15 @@ def _watched(batch: Batch, folder: Path, engine: Engine, console: Console, *, re
     return update
 
 
-def _table(found: Report) -> Table:
-    names, figures = HEAD[:3], HEAD[3:]
-    columns = [Column(name, overflow="fold") for name in names]
-    table = Table(*columns, *(Column(name, no_wrap=True, justify="right") for name in figures), box=None)
+def _table(found: Report, width: int) -> Table:
+    """All figures where there is room for them; the first ones where there is not."""
+    shown = [i for i, name in enumerate(HEAD) if width >= WIDE or name in ("", "model", "setting", *NARROW)]
+    texts = [Column(HEAD[i], overflow="fold", min_width=12 if HEAD[i] == "model" else 1) for i in shown if i < 3]
+    figures = [Column(HEAD[i], no_wrap=True, justify="right") for i in shown if i >= 3]
+    table = Table(*texts, *figures, box=None)
     for place, lane in enumerate(found.lanes):
-        table.add_row(*map(escape, cells(lane, place)))
+        row = cells(lane, place)
+        table.add_row(*(escape(row[i]) for i in shown))
     return table
 
 

@@ -12,7 +12,7 @@ from math import ceil, floor, log10
 from typing import NamedTuple
 
 COLOURS = 8  # of lanes; then they begin again, under other letters
-PLOT = 80.0  # per cent of the width: the rest is for the figure after the longest bar
+PLOT = 80.0  # per cent of the width, usually: the rest is for the figure after the longest bar
 ROW, TOP, BAR = 40, 4, 14  # pixels
 
 
@@ -60,12 +60,12 @@ def ticks(most: float, count: int = 4) -> list[float]:
     return [float(f"{i * step:.12g}") for i in range(ceil(most / step - 1e-9) + 1)]
 
 
-def bars(title: str, axis: str, rows: Sequence[Bar], note: str = "") -> str:
+def bars(title: str, axis: str, rows: Sequence[Bar], note: str = "", plot: float = PLOT) -> str:
     """A bar for each lane; nothing where nothing is known. `axis`: what is measured, with its unit."""
     if not rows or (most := max(max(row.value, row.mark or 0) for row in rows)) <= 0:
         return ""
     scale = ticks(most)
-    share = PLOT / scale[-1]
+    share = plot / scale[-1]
     drawn = "".join(_bar(row, TOP + i * ROW, share) for i, row in enumerate(rows))
     said = ", ".join(f"{letter(row.lane)} {row.name} {row.text}" for row in rows)
     return _figure(title, note, said, len(rows), [(value * share, f"{value:g}") for value in scale], axis, drawn)
@@ -137,11 +137,12 @@ def _figure(
     title: str, note: str, said: str, rows: int, marks: Sequence[tuple[float, str]], axis: str, drawn: str
 ) -> str:
     bottom = TOP + rows * ROW
+    middle = f"{marks[-1][0] / 2:.1f}%"
     grid = "".join(_tick(x, words, bottom) for x, words in marks)
     return (
         f'<figure class="mb-chart"><figcaption><b>{escape(title)}</b>{note}</figcaption>'
         f'<svg width="100%" height="{bottom + 38}" role="img" aria-label="{escape(f"{title}: {said}")}">{grid}{drawn}'
-        f'<text x="{PLOT / 2}%" y="{bottom + 33}" text-anchor="middle" class="mb-tick">{escape(axis)}</text>'
+        f'<text x="{middle}" y="{bottom + 33}" text-anchor="middle" class="mb-tick">{escape(axis)}</text>'
         "</svg></figure>"
     )
 

@@ -126,7 +126,7 @@ def _charts(found: Report) -> str:
     cost = [Bar(i, _name(x), x.cost, money(x)) for i, x in lanes if x.cost]
     drawn = (
         bars("Speed", "tokens per second", speed),
-        bars("Time to first token", "milliseconds", first, '<span class="mb-legend">line: p95</span>'),
+        bars("Time to first token", "milliseconds", first, '<span class="mb-legend">line: p95</span>', plot=60.0),
         stacks("How answers ended", "answers", [(i, _name(x), _parts(x)) for i, x in lanes]),
         bars("Memory", "GB, the most its process took", memory),
         bars("Cost", "US dollars, all answers", cost),
@@ -191,21 +191,33 @@ def _replay_html(found: Report) -> str:
         for kind, words in KINDS.items()
         if counts[kind]
     )
-    rows = "".join(_verdict_html(found, v) for v in found.verdicts if v.kind != "identical")
+    told_apart = [v for v in found.verdicts if v.kind != "identical"]
+    rows = "".join(_verdict_html(found, list(same)) for _, same in groupby(told_apart, key=_alike))
     more = f'<details class="mb-parted" open><summary>Where they part</summary>{rows}</details>' if rows else ""
     none = '<span class="mb-soft">No answer has come yet.</span>'
     return f'<section><h2>Replay</h2><div class="mb-verdicts">{told or none}</div>{more}</section>'
 
 
-def _verdict_html(found: Report, verdict: Verdict) -> str:
-    item = verdict.item
+def _alike(verdict: Verdict) -> tuple[object, ...]:
+    """What fails for the same reason one after another is told once."""
+    if verdict.kind == "error":
+        return verdict.item.model, verdict.item.setting, verdict.words
+    return (verdict.item,)
+
+
+def _verdict_html(found: Report, same: Sequence[Verdict]) -> str:
+    verdict, item, last = same[0], same[0].item, same[-1].item
     lane = item.model * len(found.batch.settings) + item.setting
     texts = "".join(
         f"<p><i>{when}</i><span>{escape(lead)}<mark>{escape(rest) or '(ends here)'}</mark></span></p>"
         for when, (lead, rest) in (("then", verdict.before), ("now", verdict.after))
         if verdict.kind != "error"
     )
-    where = f"prompt {item.prompt + 1}" + (f", answer {item.repeat + 1}" if found.batch.repeats > 1 else "")
+    where = (
+        f"prompt {item.prompt + 1}" if item.prompt == last.prompt else f"prompts {item.prompt + 1} to {last.prompt + 1}"
+    )
+    if found.batch.repeats > 1 and len(same) == 1:
+        where += f", answer {item.repeat + 1}"
     said = f'<span class="mb-v-{verdict.kind}">{escape(verdict.words)}</span>'
     return f'<div class="mb-part"><div>{key(lane, found.lanes[lane].name)} · {where} · {said}</div>{texts}</div>'
 
@@ -268,17 +280,18 @@ def _cell(found: Report, one: Answered, first: Answered | None) -> str:
     repeat = f" · answer {one.item.repeat + 1}" if found.batch.repeats > 1 else ""
     error = f'<p class="mb-error">{escape(str(answer.error))}</p>' if answer.error else ""
     thoughts = f"<details><summary>Thoughts</summary>{escape(answer.reasoning)}</details>" if answer.reasoning else ""
-    text = marked(answer.text, first.answer.text) if first and first is not one else escape(answer.text)
+    said = marked(answer.text, first.answer.text) if first and first is not one else escape(answer.text)
+    text = f'<div class="mb-text">{said}</div>' if said or not error else ""
     by = key(lane, found.lanes[lane].name)
     return (
         f'<div class="mb-cell mb-t{lane % COLOURS}"><div class="mb-by">{by}{repeat}</div>'
-        f'{thoughts}<div class="mb-text">{text}</div>{error}<div class="mb-figures">{escape(_figures(one))}</div></div>'
+        f'{thoughts}{text}{error}<div class="mb-figures">{escape(_figures(one))}</div></div>'
     )
 
 
 def _figures(one: Answered) -> str:
     answer = one.answer
-    speed, cost = rate(answer), getattr(answer, "cost", None)
+    speed, cost = rate(answer), answer.cost
     parts = [
         f"TTFT {seconds(answer.timing.ttft)}" if answer.timing.ttft is not None else "",
         f"{speed:.1f} tok/s" if speed else "",

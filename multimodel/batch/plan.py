@@ -188,7 +188,7 @@ def text_of(prompts: tuple[str, ...]) -> str:
     """The inverse of `prompts_in`."""
     if all(len(prompt.splitlines()) == 1 and not RULE.search(prompt) for prompt in prompts):
         return "\n".join(prompts)
-    return "\n---\n".join(RULE.sub("", prompt).strip() for prompt in prompts)
+    return "".join(f"{RULE.sub('', prompt).strip()}\n---\n" for prompt in prompts)
 
 
 def prompts_of(source: Path) -> tuple[str, ...]:

@@ -225,7 +225,7 @@ def _changed(before: Answered, after: Answered) -> str:
         mine, theirs = (getattr(getattr(one.answer, "sent", None), name, "") for one in (before, after))
         if mine and theirs and mine != theirs:
             return f"{words} was {mine[:60]}, is {theirs[:60]}"
-    mine, theirs = (getattr(one.answer, "provider", "") for one in (before, after))
+    mine, theirs = (one.answer.provider for one in (before, after))
     return f"the provider was {mine}, is {theirs}" if mine and theirs and mine != theirs else ""
 
 

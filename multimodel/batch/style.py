@@ -32,15 +32,16 @@ STYLE = (
 .mb-wide { overflow-x: auto }
 .mb-key { display: inline-block; min-width: 20px; margin-right: 8px; padding: 0 5px; border-radius: 5px;
   color: var(--mm-card); font-size: 12.5px; font-weight: 600; line-height: 20px; text-align: center }
-.mb-lanes { width: 100%; border: 1px solid var(--mm-line); border-radius: 12px; border-spacing: 0;
+.mb-report .mb-lanes { width: 100%; border: 1px solid var(--mm-line); border-radius: 12px; border-spacing: 0;
+  border-collapse: separate; padding: 0;
   background: var(--mm-card); font-size: 13.5px; overflow: hidden }
-.mb-lanes th, .mb-lanes td { padding: 8px 12px; border-top: 1px solid var(--mm-line); text-align: right;
-  white-space: nowrap }
-.mb-lanes thead th { border: 0; color: var(--mm-soft); font-size: 12.5px; font-weight: 400 }
-.mb-lanes th:first-child { text-align: left; font-weight: 600; white-space: normal; overflow-wrap: anywhere }
-.mb-lanes small { margin-left: 8px; color: var(--mm-soft); font-size: 12.5px; font-weight: 400 }
+.mb-report .mb-lanes th, .mb-report .mb-lanes td { padding: 8px 12px; border-top: 1px solid var(--mm-line);
+  text-align: right;  white-space: nowrap }
+.mb-report .mb-lanes thead th { border: 0; color: var(--mm-soft); font-size: 12.5px; font-weight: 400 }
+.mb-report .mb-lanes th:first-child { text-align: left; font-weight: 600; white-space: normal; overflow-wrap: anywhere }
+.mb-report .mb-lanes small { margin-left: 8px; color: var(--mm-soft); font-size: 12.5px; font-weight: 400 }
 .mb-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 12px;
-  margin-top: 16px }
+  align-items: start; margin-top: 16px }
 .mb-chart { min-width: 0; margin: 0; padding: 12px 16px 6px; border: 1px solid var(--mm-line); border-radius: 12px;
   background: var(--mm-card) }
 .mb-chart figcaption { display: flex; flex-wrap: wrap; gap: 4px 12px; align-items: baseline; margin-bottom: 6px;
@@ -57,14 +58,15 @@ STYLE = (
 rect.mb-good { fill: var(--mm-good) } rect.mb-caution { fill: var(--mm-caution) } rect.mb-bad { fill: var(--mm-bad) }
 i.mb-good { background: var(--mm-good) } i.mb-caution { background: var(--mm-caution) }
 i.mb-bad { background: var(--mm-bad) }
-.mb-heat { border-spacing: 3px; font-size: 13.5px }
-.mb-heat th { padding: 4px 8px 4px 0; font-weight: 400; text-align: left }
-.mb-heat thead th { padding: 0; text-align: center }
-.mb-heat thead .mb-key { margin: 0 }
-.mb-heat tbody td { min-width: 64px; padding: 6px 8px; border-radius: 6px; text-align: center;
+.mb-report .mb-heat { border: 0; border-spacing: 3px; border-collapse: separate; padding: 0; font-size: 13.5px }
+.mb-report .mb-heat th, .mb-report .mb-heat td { border: 0 }
+.mb-report .mb-heat th { padding: 4px 8px 4px 0; font-weight: 400; text-align: left }
+.mb-report .mb-heat thead th { padding: 0; text-align: center }
+.mb-report .mb-heat thead .mb-key { margin: 0 }
+.mb-report .mb-heat tbody td { min-width: 64px; padding: 6px 8px; border-radius: 6px; text-align: center;
   background: color-mix(in srgb, var(--mm-accent) var(--mb-heat, 0%), var(--mm-card)) }
-.mb-heat tbody td.mb-same { background: var(--mm-sunk) }
-.mb-heat small { display: block; color: var(--mm-text); font-size: 12.5px; opacity: .8 }
+.mb-report .mb-heat tbody td.mb-same { background: var(--mm-sunk) }
+.mb-report .mb-heat small { display: block; color: var(--mm-text); font-size: 12.5px; opacity: .8 }
 .mb-verdicts { display: flex; flex-wrap: wrap; gap: 8px; margin: 8px 0 12px }
 .mb-verdict { padding: 4px 12px; border: 1px solid var(--mm-line); border-radius: 999px; background: var(--mm-card);
   font-size: 13.5px }
@@ -112,13 +114,14 @@ i.mb-bad { background: var(--mm-bad) }
 .mb-asked dt { color: var(--mm-soft); overflow-wrap: anywhere }
 .mb-asked dd { margin: 0; overflow-wrap: anywhere }
 @media (max-width: 760px) {
-  .mb-lanes thead { display: none }
-  .mb-lanes tr { display: grid; grid-template-columns: repeat(3, 1fr); padding: 8px 12px; gap: 6px 12px;
+  .mb-report .mb-lanes thead { display: none }
+  .mb-report .mb-lanes tr { display: grid; grid-template-columns: repeat(3, 1fr); padding: 8px 12px; gap: 6px 12px;
     border-top: 1px solid var(--mm-line) }
-  .mb-lanes tr:first-child { border-top: 0 }
-  .mb-lanes th, .mb-lanes td { padding: 0; border: 0; text-align: left; white-space: normal }
-  .mb-lanes th { grid-column: 1 / -1 }
-  .mb-lanes td::before { content: attr(data-label); display: block; color: var(--mm-soft); font-size: 12.5px }
+  .mb-report .mb-lanes tr:first-child { border-top: 0 }
+  .mb-report .mb-lanes th, .mb-report .mb-lanes td { padding: 0; border: 0; text-align: left; white-space: normal }
+  .mb-report .mb-lanes th { grid-column: 1 / -1 }
+  .mb-report .mb-lanes td::before { content: attr(data-label); display: block; color: var(--mm-soft);
+    font-size: 12.5px }
   .mb-cells { grid-auto-flow: row; grid-auto-columns: auto }
   .mb-cell { border-right: 0 }
   .mb-asked { grid-template-columns: 1fr; gap: 0 } .mb-asked dd { margin-bottom: 8px }
