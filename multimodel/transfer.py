@@ -13,8 +13,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing, suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -24,18 +23,18 @@ import httpx2
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but listed in a way mypy does not see
     build_hf_headers,
-    get_session,
     hf_raise_for_status,
 )
 
 from .errors import BrokenFile, DownloadFailed
 from .hub import RemoteFile, Repository
 from .hub.faults import TIMEOUT, own_errors, token, unreachable
-from .jobs import HEARTBEAT, Cancelled, Meter, spawn
+from .hub.straight import client
+from .jobs import HEARTBEAT, Cancelled, Job, Meter, spawn
 from .settings import Settings
 
 CONNECTIONS = 4
-PIECE = 1 << 20  # bytes of a read from the disk
+PIECE = 1 << 20  # bytes of a read from the disk, or a write to it: larger ones take ext4 five times longer a byte
 SEGMENT = 1 << 20  # bytes of a first segment
 LARGEST_SEGMENT = 16 << 20
 FAST = 1.0  # seconds: segments that take less are doubled
@@ -53,9 +52,9 @@ def transfer(repo: Repository, file: RemoteFile, part: Path, settings: Settings,
 
     Raises LoadError, Cancelled, OSError. A file whose hash is wrong is deleted.
     """
-    origin = Origin(repo, file, settings)
     digest = _hashed(file, part, meter)
-    with part.open("ab") as out:
+    with client() as session, part.open("ab") as out:
+        origin = Origin(repo, file, settings, session)
         try:
             _append(_pieces(origin, out.tell(), meter), out, digest)
         except NoRanges:
@@ -68,11 +67,13 @@ def transfer(repo: Repository, file: RemoteFile, part: Path, settings: Settings,
         raise BrokenFile(f"{file.name} arrived damaged: its hash is not the Hub's.", hint="Download it again.")
 
 
-def _append(pieces: Generator[bytes], out: BinaryIO, digest: Any) -> None:
+def _append(pieces: Generator[bytes] | Generator[memoryview], out: BinaryIO, digest: Any) -> None:
     with closing(pieces):
         for piece in pieces:
-            out.write(piece)
-            digest.update(piece)
+            for at in range(0, len(piece), PIECE):
+                fresh = piece[at : at + PIECE]
+                out.write(fresh)
+                digest.update(fresh)
 
 
 def _hashed(file: RemoteFile, part: Path, meter: Meter) -> Any:
@@ -92,10 +93,11 @@ def _hashed(file: RemoteFile, part: Path, meter: Meter) -> Any:
 class Origin:
     """Where the bytes of a file come from: the Hub's address, or the one it redirects to as long as that is good."""
 
-    def __init__(self, repo: Repository, file: RemoteFile, settings: Settings) -> None:
+    def __init__(self, repo: Repository, file: RemoteFile, settings: Settings, session: httpx2.Client) -> None:
         self.repo = repo
         self.file = file
         self.settings = settings
+        self._session = session
         self._hub = hf_hub_url(repo.name, file.name, revision=repo.commit, endpoint=settings.models.hub_url)
         self._url = self._hub
 
@@ -106,7 +108,7 @@ class Origin:
         headers = build_hf_headers(token=secret) | {"Accept-Encoding": "identity"}
         if end is not None:
             headers["Range"] = f"bytes={start}-{end - 1}"
-        return get_session().stream("GET", url, headers=headers, timeout=TIMEOUT)
+        return self._session.stream("GET", url, headers=headers, timeout=TIMEOUT)
 
     def accept(self, response: httpx2.Response, start: int) -> None:
         """Make sure that this answer is the bytes from `start`. Raises LoadError, NoRanges."""
@@ -144,74 +146,102 @@ def _site(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, parts.host, parts.port
 
 
-def _pieces(origin: Origin, start: int, meter: Meter) -> Generator[bytes]:
-    """The file from `start` on, in order. Raises NoRanges before the first piece."""
+def _pieces(origin: Origin, start: int, meter: Meter) -> Generator[memoryview]:
+    """The file from `start` on, in order. Raises NoRanges before the first piece.
+
+    A piece holds until the next is asked for; then its place is used again.
+    """
     total, length, stop = origin.file.size, SEGMENT, Event()
     if start == 0 and total <= SEGMENT:
         raise NoRanges  # not worth asking for parts
-    pending: deque[tuple[int, Future[Segment]]] = deque()
+    pending: deque[Segment] = deque()
+    free: list[bytearray] = []
     try:
         while start < total or pending:
             while start < total and len(pending) < CONNECTIONS:
                 end = min(total, start + length)
-                pending.append((end - start, spawn(partial(_segment, origin, start, end, meter, stop))))
+                room = free.pop() if free else bytearray(min(total, LARGEST_SEGMENT))
+                pending.append(Segment(start, end, room))
+                pending[-1].fetch(origin, meter, stop)
                 start = end
-            wanted, future = pending.popleft()
-            segment = future.result()
-            yield from segment.pieces
-            if segment.length < wanted:
-                raise Cancelled
+            segment = pending.popleft()
+            segment.wait(meter.job)
+            yield segment.arrived
+            meter.job.pause()
+            free.append(segment.room)
             if segment.seconds < FAST:
                 length = min(2 * length, LARGEST_SEGMENT)
     finally:
         stop.set()
 
 
-@dataclass(slots=True)
 class Segment:
-    """What has arrived of a part of the file, in the pieces it came in, and the seconds that took."""
+    """A part of the file, from `start` to before `end`, in the making."""
 
-    pieces: list[bytes] = field(default_factory=list)
-    length: int = 0
-    seconds: float = 0.0
+    def __init__(self, start: int, end: int, room: bytearray) -> None:
+        self.room = room
+        self.end = end
+        self.next = start  # where the first byte belongs that has not come
+        self.seconds = 0.0
+        self._start = start
+        self._fetched: Future[None]
 
-    def add(self, piece: bytes) -> None:
-        """What came next."""
-        self.pieces.append(piece)
-        self.length += len(piece)
+    @property
+    def arrived(self) -> memoryview:
+        """What has come, as long as `room` is not used again."""
+        return memoryview(self.room)[: self.next - self._start]
+
+    @property
+    def whole(self) -> bool:
+        return self.next == self.end
+
+    def add(self, piece: bytes) -> int:
+        """What came next; the bytes of it that belong here."""
+        count = min(len(piece), self.end - self.next)
+        at = self.next - self._start
+        self.room[at : at + count] = memoryview(piece)[:count]
+        self.next += count
+        return count
+
+    def fetch(self, origin: Origin, meter: Meter, stop: Event) -> None:
+        """Begin to ask for it, in a thread of its own."""
+        self._fetched = spawn(partial(_fetch, self, origin, meter, stop))
+
+    def wait(self, job: Job) -> None:
+        """Until it is there, or nobody waits for it any more. Raises what went wrong."""
+        with suppress(Cancelled):
+            while True:
+                with suppress(TimeoutError):
+                    return self._fetched.result(HEARTBEAT)
+                job.pause()
 
 
-def _segment(origin: Origin, start: int, end: int, meter: Meter, stop: Event) -> Segment:
-    """The bytes from `start` to before `end`; fewer once nobody waits for them."""
-    began, segment, failures = time.perf_counter(), Segment(), 0
-    try:
-        while start + segment.length < end:
-            before = segment.length
+def _fetch(segment: Segment, origin: Origin, meter: Meter, stop: Event) -> None:
+    """All of a segment; less once nobody waits for it."""
+    began, failures = time.perf_counter(), 0
+    with suppress(Cancelled):
+        while not segment.whole:
+            before = segment.next
             try:
-                _receive(origin, start, end, segment, meter, stop)
+                _receive(origin, segment, meter, stop)
             except httpx2.TransportError as error:
-                failures = 0 if segment.length > before else failures + 1
+                failures = 0 if segment.next > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise origin.broken_off(error) from error
                 origin.forget()
                 meter.job.pause(HEARTBEAT * 2**failures)
-    except Cancelled:
-        pass
     segment.seconds = time.perf_counter() - began
-    return segment
 
 
-def _receive(origin: Origin, start: int, end: int, segment: Segment, meter: Meter, stop: Event) -> None:
+def _receive(origin: Origin, segment: Segment, meter: Meter, stop: Event) -> None:
     """One request for what is missing of a segment. Raises Cancelled, with what came kept."""
-    with origin.ask(start + segment.length, end) as response:
-        origin.accept(response, start + segment.length)
+    with origin.ask(segment.next, segment.end) as response:
+        origin.accept(response, segment.next)
         for piece in response.iter_raw():
-            fresh = piece[: end - start - segment.length]
-            segment.add(fresh)
-            meter.add(len(fresh))
+            meter.add(segment.add(piece))
             if stop.is_set():
                 raise Cancelled
-    if start + segment.length < end:
+    if not segment.whole:
         raise httpx2.ReadError("the connection was closed early")
 
 

@@ -138,6 +138,19 @@ def test_pause_keeps_what_came_and_resume_asks_only_for_the_rest(
     assert names(settings) == ["m-Q4_K_M.gguf"]
 
 
+def test_a_download_from_which_nothing_comes_can_be_paused(
+    hub: FakeHub, settings: Settings, downloads: Downloads
+) -> None:
+    hub.stall = threading.Event()
+    downloads.start(MODEL)
+    halfway(downloads)
+    downloads.pause(MODEL)
+    assert ended(downloads).state == "paused" and not hub.stall.is_set()
+    (part,) = parts(settings)
+    held = part.stat().st_size
+    assert 0 < held < len(BIG) and part.read_bytes() == BIG[:held]
+
+
 def test_cancel_deletes_what_came(hub: FakeHub, settings: Settings, downloads: Downloads) -> None:
     hub.stall = threading.Event()
     downloads.start(MODEL)
