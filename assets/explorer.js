@@ -1,5 +1,6 @@
 // The Explorer in the page. It asks functions of the server, which answer with finished, escaped HTML, and puts that in
-// place. Answers to questions that nobody asks any more are dropped. 'chat' {model} is its one event.
+// place. Answers to questions that nobody asks any more are dropped. Its events are 'chat' {model} and 'own', which the
+// server answers with the ratings by the visitor's votes (watch 'value').
 const root = element.querySelector(".mx");
 const find = (selector) => root.querySelector(selector);
 const list = find("[data-list]");
@@ -274,6 +275,7 @@ async function mine(keys) {
 }
 
 async function rated(snapshot) {
+  trigger("own", {});
   const answer = await ask("rated", { snapshot: Number(snapshot) || 0 });
   find("[data-ratings]").innerHTML = answer.html || answer.error;
 }
@@ -327,6 +329,10 @@ const doings = {
     document.dispatchEvent(new CustomEvent("mm-finetune-base", { detail: { base: current.name } }));
   },
   import: () => find("[data-import]").click(),
+  leaderboard: () => {
+    document.querySelector("#mm-chat-tab-button").click();
+    document.dispatchEvent(new CustomEvent("mm-leaderboard"));
+  },
 };
 
 element.addEventListener("click", (event) => {
@@ -405,6 +411,8 @@ list.addEventListener("keydown", (event) => {
   const next = event.key === "ArrowDown" ? row?.nextElementSibling : event.key === "ArrowUp" ? row?.previousElementSibling : null;
   if (next) next.querySelector(".mx-row")?.focus(), event.preventDefault();
 });
+
+watch("value", () => props.value?.own !== undefined && (find("[data-own]").innerHTML = props.value.own));
 
 // The tab asks nobody before it is seen.
 new IntersectionObserver((seen) => {

@@ -98,11 +98,18 @@ function stopChoice() {
   return label;
 }
 
+function words(blind) {
+  if (blind === "hidden") return "Names are hidden until the vote";
+  if (vote.revealed) return `Revealed: ${vote.revealed}`;
+  return blind ? "Names are hidden with the next prompt" : "";
+}
+
 function aside() {
   const blind = window.mmState.blind;
   const running = vote.columns.some(([, , stand]) => ["running", "silent"].includes(stand));
-  const said = line("mm-vote-said", blind === "hidden" ? "Names are hidden until the vote" : vote.revealed);
+  const said = line("mm-vote-said", words(blind));
   said.title = said.textContent;
+  said.classList.toggle("mm-vote-revealed", Boolean(vote.revealed));
   said.setAttribute("role", "status");
   const parts = [said];
   if (running && vote.verdict === "none") parts.unshift(stopChoice());

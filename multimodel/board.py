@@ -413,11 +413,11 @@ class Board:
                 Standpoint(lane.key, turn.id, self._stands(turn), places.get(turn.id, 0)) for lane, turn in row
             )
 
-    def verdict(self) -> Verdict:
-        """The vote on the newest row; "none" where there is none."""
+    def newest_vote(self) -> Ballot | None:
+        """The vote on the newest row; None where there is none."""
         with self._lock:
             vote = self._vote_on(self._newest())
-            return vote.ballot.verdict if vote else "none"
+            return vote.ballot if vote else None
 
     def decide(self, verdict: Verdict, places: Mapping[str, int] = {}, *, stop: bool = False) -> None:
         """Vote on the newest row, finished or not, and show the names. `places`: of the columns, where it is "ranked"

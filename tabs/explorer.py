@@ -1,7 +1,7 @@
 """The Explorer tab: which model can I run, before I download it.
 
-The page (assets/explorer.js) asks the functions of `Explorer`, each of which answers with finished HTML; opening a
-model in the Chat tab is the one event. Nothing is kept for a visitor: downloads belong to the server.
+The page (assets/explorer.js) asks the functions of `Explorer`, each of which answers with finished HTML; events are
+only what is about a visitor: opening a model in their Chat tab, and their own ratings.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .asking import QUICK, Answer, served
 from .chat import ChatTab
 from .explorer_list import error_html, rows_html
 from .explorer_page import KV_TYPES, SEQUENCES, Knobs, answer_html, page_html, plan_html
-from .explorer_panels import downloads_html, freed_text, mine_html, ratings_html, versus_text
+from .explorer_panels import downloads_html, freed_text, mine_html, own_html, ratings_html, versus_text
 from .format import size
 from .view import board_view
 
@@ -379,6 +379,14 @@ class ExplorerTab:
             gr.Warning(escape(f"{error} {error.hint}"))
         return board_view(board), gr.Tabs(selected=CHAT)
 
+    def own(self, id: str) -> dict[str, str]:
+        """The ratings by the visitor's own votes: {own}, HTML."""
+        try:
+            votes = self.boards.store.votes(self.boards.owner(self.boards.get(id).id))
+        except MultimodelError as error:
+            return {"own": error_html(error)}
+        return {"own": own_html(votes, ratings(self.engine.settings))}
+
     def build(self, chat: ChatTab, tabs: gr.Tabs) -> None:
         """Make the widget and connect it: `chat` shows what is opened there, `tabs` holds both."""
         ask = self.explorer
@@ -393,6 +401,7 @@ class ExplorerTab:
             server_functions=[served(method) for method in (*methods, *more)],
         )
         shown.chat(self.chat, [chat.id], [chat.stage, tabs], **QUICK)
+        shown.own(self.own, [chat.id], [shown], **QUICK)
 
 
 def template() -> str:

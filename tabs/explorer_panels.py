@@ -7,13 +7,18 @@ from datetime import date, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
+from multimodel.leaderboard import standing
+from multimodel.ratings import key
+
 from .explorer_list import ago, linked
-from .format import seconds, size
+from .format import counted, seconds, size
+from .leaderboard_page import More, table_html
 
 if TYPE_CHECKING:
     from multimodel.downloads import Download
     from multimodel.ratings import Rating, Ratings, Snapshot
     from multimodel.stored import Inventory, Stored
+    from multimodel.votes import Vote
 
 STATES = {
     "queued": "Waiting for its turn",
@@ -159,6 +164,29 @@ def ratings_html(rated: Ratings, chosen: int) -> str:
         '<output data-versus-out role="status"></output></div>'
         f"{_board(rated, snapshot)}"
     )
+
+
+def own_html(votes: Sequence[Vote], rated: Ratings) -> str:
+    """The ratings by the visitor's own votes, beside them the Arena's where it rates the same model."""
+    found = standing([vote.ballot for vote in votes])
+    if not found.ratings:
+        text = "Compare answers in Chat and vote below them: your own ratings stand here, beside the Arena's."
+        return f'<h3>Your votes</h3><p class="mx-soft">{text}</p>'
+    scores = {r.model: f"{known.score:.0f}" for r in found.ratings if (known := arena_rating(r.model, rated))}
+    why = "The Arena's score of the model before it was quantised; the two scales have different zeros"
+    table = table_html(found.ratings, More("Arena", why, scores))
+    button = '<button type="button" data-do="leaderboard">Open the leaderboard</button>'
+    return f'<div class="mx-own-head"><h3>Your {counted(len(votes), "vote")}</h3>{button}</div>{table}'
+
+
+def arena_rating(model: str, rated: Ratings) -> Rating | None:
+    """What the Arena says of a model of Chat; None where no line of its names says that it is the same.
+
+    A quantisation by the model's own makers is the model; the rest of an id is where it is served.
+    """
+    name = model.partition(":")[2].partition(":")[0]
+    whole = name.removesuffix("-GGUF").removesuffix("-gguf")
+    return rated.of(name, whole) or next((r for s in rated.snapshots if (r := s.of([key(name)]))), None)
 
 
 def _board(rated: Ratings, snapshot: Snapshot) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -70,7 +70,7 @@ def page_html(votes: Sequence[Vote], choice: Choice) -> str:
     style = _style(found, ballots) if choice.controlled else ""
     return (
         f'{head}<p class="mv-soft">{counted(len(ballots), "vote")}. {METHOD}</p>'
-        f"{table_html(found.ratings, raw.ratings if choice.controlled else ())}{style}"
+        f"{table_html(found.ratings, changes(found.ratings, raw.ratings) if choice.controlled else None)}{style}"
         f'<div class="mv-two"><section><h3>Who is apart</h3>{gaps_html(found.gaps)}</section>'
         f"<section><h3>Who wins against whom</h3>{matrix_html(found, score(ballots))}</section></div>"
         f'<p class="mv-soft">Topics. {TAGS} {escape(rules())}</p>'
@@ -102,12 +102,30 @@ def _mode(value: str, words: str, why: str, on: bool) -> str:
     return f'<button type="button" data-controlled="{value}" aria-pressed="{pressed}" title="{why}">{words}</button>'
 
 
-def table_html(ratings: Sequence[Rating], raw: Sequence[Rating] = ()) -> str:
-    """Ratings as dots with whiskers on one scale, the best first; `raw`: what they were without control."""
-    low, high = min(r.low for r in ratings), max(r.high for r in ratings)
+@dataclass(frozen=True, slots=True)
+class More:
+    """One more column of a table of ratings: its head, what that means, and a text for some of the models."""
+
+    head: str
+    why: str
+    texts: Mapping[str, str]
+
+
+def changes(ratings: Sequence[Rating], raw: Sequence[Rating]) -> More:
+    """How far each rating is from what it was without control."""
     before = {rating.model: rating.rating for rating in raw}
-    rows = "".join(_row(at, r, low, high, before.get(r.model)) for at, r in enumerate(ratings, 1))
-    change = '<th scope="col" title="Against the raw ratings">Change</th>' if raw else ""
+    texts = {rating.model: f"{rating.rating - before[rating.model]:+.0f}" for rating in ratings}
+    return More("Change", "Against the raw ratings", texts)
+
+
+def table_html(ratings: Sequence[Rating], more: More | None = None) -> str:
+    """Ratings as dots with whiskers on one scale, the best first."""
+    low, high = min(r.low for r in ratings), max(r.high for r in ratings)
+    rows = "".join(
+        _row(at, r, low, high, f"<td>{escape(more.texts.get(r.model, '–'))}</td>" if more else "")
+        for at, r in enumerate(ratings, 1)
+    )
+    change = f'<th scope="col" title="{escape(more.why)}">{escape(more.head)}</th>' if more else ""
     return (
         '<table class="mv-table"><thead><tr><th scope="col">Rank</th><th scope="col">Model</th>'
         f'<th scope="col">Rating</th>{change}<th scope="col" class="mv-axis"><div><span>{low:.0f}</span>'
@@ -116,15 +134,14 @@ def table_html(ratings: Sequence[Rating], raw: Sequence[Rating] = ()) -> str:
     )
 
 
-def _row(rank: int, rating: Rating, low: float, high: float, before: float | None) -> str:
+def _row(rank: int, rating: Rating, low: float, high: float, more: str) -> str:
     def at(value: float) -> float:
         return 3 + 94 * (value - low) / max(1.0, high - low)
 
-    moved = "" if before is None else f"<td>{rating.rating - before:+.0f}</td>"
     name, between = escape(name_of(rating.model)), f"{rating.low:.0f} to {rating.high:.0f}"
     return (
         f'<tr><td>{rank}</td><th scope="row" title="{escape(rating.model)}">{name}</th><td>{rating.rating:.0f}</td>'
-        f'{moved}<td class="mv-axis" title="{between}"><i style="left:{at(rating.low):.2f}%;'
+        f'{more}<td class="mv-axis" title="{between}"><i style="left:{at(rating.low):.2f}%;'
         f'right:{100 - at(rating.high):.2f}%"></i><b style="left:{at(rating.rating):.2f}%"></b>'
         f'<span class="mv-said">{between}</span></td><td>{rating.votes}</td></tr>'
     )

@@ -18,13 +18,13 @@ VERDICTS = ("best", "tie", "bad", "ranked", "none")
 def vote_view(board: Board) -> dict[str, Any]:
     """What the bar below the columns shows: rows of a column's key, its name, how its answer stands and its place in
     the vote; the vote; and what it revealed."""
-    row, verdict = board.row(), board.verdict()
+    row, ballot = board.row(), board.newest_vote()
     names = dict(zip((c.key for c in board.columns()), _names([c.model for c in blind.shown(board)]), strict=True))
     return {
         "row": max((stand.turn for stand in row), default=0),
         "columns": [[stand.key, names[stand.key], stand.state, stand.place] for stand in row],
-        "verdict": verdict,
-        "revealed": _revealed(board) if row else "",
+        "verdict": ballot.verdict if ballot else "none",
+        "revealed": _revealed(board) if ballot and ballot.blind and board.blind == "shown" else "",
     }
 
 
@@ -45,8 +45,6 @@ def _names(models: list[ModelId]) -> list[str]:
 
 
 def _revealed(board: Board) -> str:
-    """Which model was which, where it was hidden until now."""
-    if board.blind != "shown":
-        return ""
+    """Which model was which."""
     models = [column.model for column in board.columns()]
     return ", ".join(f"{blind.letter(at)[-1]} is {called(model)}" for at, model in enumerate(models))

@@ -245,6 +245,7 @@ def compare_ratings(explorer: Explorer) -> None:
     page.locator('[data-versus="one"]').fill(names[0])
     page.locator('[data-versus="other"]').fill(names[1])
     explorer.see("[data-versus-out]", r"is preferred to .* in \d\d of 100 votes")
+    explorer.see("[data-own]", "Compare answers in Chat and vote below them")
     page.locator(".mx-views").get_by_role("tab", name="Search").click()
 
 

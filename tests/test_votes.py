@@ -8,6 +8,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -20,10 +21,12 @@ from multimodel.board import Board
 from multimodel.boards import Boards
 from multimodel.engine import Engine
 from multimodel.errors import BadRequest, ServerFailure
+from multimodel.ratings import Rating, Ratings, Snapshot
 from multimodel.settings import ChatSettings, Settings
 from multimodel.store.database import NAME, Database
 from multimodel.store.schema import MIGRATIONS, RANKED
 from multimodel.votes import Ballot, Style, Vote
+from tabs.explorer_panels import arena_rating, own_html
 from tabs.leaderboard_page import Choice, download, page_html
 from tabs.view import board_view
 from tabs.voting import decide, vote_view
@@ -101,7 +104,7 @@ def test_a_vote_can_be_changed_and_taken_back(start: Callable[..., Boards]) -> N
     assert list(board.votes.values()) == ["2", "2", "best"]
     assert cast(boards, board) == [Ballot(models(*SECRETS), "ranked", (2, 2, 1))]
     board.decide("none")
-    assert board.votes == {} and cast(boards, board) == [] and board.verdict() == "none"
+    assert board.votes == {} and cast(boards, board) == [] and board.newest_vote() is None
     assert start(Fakes(says("fine"))).get(board.id).votes == {}
 
 
@@ -154,7 +157,7 @@ def test_an_answer_that_has_not_begun_waits_for_its_words_and_then_replaces_the_
     eventually(lambda: not board.active())
     board.regenerate(c)
     eventually(lambda: not board.active())
-    assert board.verdict() == "best", "an early vote stays until it is changed"
+    assert board.newest_vote(), "an early vote stays until it is changed"
 
 
 def test_one_row_has_one_vote(start: Callable[..., Boards]) -> None:
@@ -357,7 +360,7 @@ def test_votes_of_the_version_before_are_read_with_style_and_topic(start: Callab
         "Write a Python function",
     )
     again = boards.get(board.id)
-    assert again.votes == {2: "best"} and again.verdict() == "best"
+    assert again.votes == {2: "best"} and again.newest_vote()
     again.decide("none")
     assert boards.store.votes(owner) == []
 
@@ -450,3 +453,26 @@ def test_votes_and_ratings_come_out_as_files() -> None:
     table = download(votes(), Choice(), "ratings", "csv")[2]
     assert [row["model"] for row in csv.DictReader(io.StringIO(table))] == [row["model"] for row in rated]
     assert download([], Choice(), "ratings", "csv")[2].strip() == ""
+
+
+def test_the_arena_is_named_only_where_it_rates_the_same_model() -> None:
+    day = date(2026, 1, 2)
+    snapshot = Snapshot(
+        day, "Arena", "", (Rating("tiny-1", 1234.0, None, None, 9, day), Rating("gpt", 1300.0, 1, 2, 3, day))
+    )
+    rated = Ratings((snapshot,), {"maker/tiny": ("tiny-1",)}, ("maker/Tiny",))
+    known = {model: found.name for model in MODELS if (found := arena_rating(model, rated))}
+    assert known == {"gguf:maker/Tiny-GGUF:Q4_K_M": "tiny-1", "hf-inference:maker/Tiny": "tiny-1", "openai:gpt": "gpt"}
+    votes = [Vote((1, 2), Ballot(("hf-inference:maker/Tiny", "echo:any"), "best"))]
+    html = own_html(votes, rated)
+    assert "Your 1 vote" in html and "<td>1234</td>" in html and "<td>–</td>" in html
+    assert "vote below them" in own_html([], rated)
+
+
+MODELS = (
+    "gguf:maker/Tiny-GGUF:Q4_K_M",
+    "gguf:other/Tiny-GGUF:Q4_K_M",
+    "hf-inference:maker/Tiny",
+    "openai:gpt",
+    "echo:any",
+)

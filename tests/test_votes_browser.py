@@ -80,6 +80,15 @@ def leaderboard(chat: Chat) -> Any:
     return board
 
 
+def ratings_in_the_explorer(chat: Chat) -> Any:
+    """What the Explorer shows of the visitor's own votes."""
+    chat.page.get_by_role("tab", name="Explorer").click()
+    chat.page.get_by_role("tab", name="Ratings").click()
+    own = chat.page.get_by_role("region", name="Your votes")
+    chat.expect(own).to_contain_text("1 vote")
+    return own
+
+
 def test_a_blind_vote_reaches_the_leaderboard(chat: Chat) -> None:
     wire = Wire(chat.page)
     chat.open()
@@ -100,7 +109,7 @@ def test_a_blind_vote_reaches_the_leaderboard(chat: Chat) -> None:
     chat.finished()
     assert sorted(chat.names()) == ["aardvark", "slow"]
     winner = chat.names()[0]
-    chat.expect(chat.page.locator(".mm-vote-said")).to_contain_text(f"A is {winner} (Echo)")
+    chat.expect(chat.page.locator(".mm-vote-said")).to_contain_text(f"Revealed: A is {winner} (Echo)")
     chat.expect(chat.columns.nth(0).locator(".mm-vote")).to_have_text("Best")
     assert chat.columns.nth(0).get_attribute("data-key") == first
     board = leaderboard(chat)
@@ -113,6 +122,10 @@ def test_a_blind_vote_reaches_the_leaderboard(chat: Chat) -> None:
     (kept,) = json.loads(saved.value.path().read_text("utf-8"))
     assert kept["blind"] and kept["verdict"] == "best" and kept["prompt"] == ENDLESS
     chat.page.keyboard.press("Escape")
+    own = ratings_in_the_explorer(chat)
+    chat.expect(own.locator("tbody tr").first).to_contain_text(f"{winner} (Echo)")
+    own.get_by_role("button", name="Open the leaderboard").click()
+    chat.expect(chat.page.get_by_role("dialog", name="Your leaderboard")).to_be_visible()
     chat.open()
     chat.finished()
     chat.errors.clear()
