@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
-from itertools import combinations, pairwise
+from itertools import pairwise
 from math import ceil, exp, log
 
 import numpy as np
@@ -76,8 +76,8 @@ class Standing:
 class _Games:
     """Votes as games. A row is +1 and -1 at two models, then the style; its `unit` is the vote that it belongs to.
 
-    After the games come a tie of each pair, which the bootstrap may draw, and the drawn game of each model, which
-    always counts.
+    After the games come a tie of each pair that met, which the bootstrap may draw, and the drawn game of each model,
+    which always counts.
     """
 
     models: tuple[str, ...]
@@ -152,7 +152,7 @@ def _games(cast: Sequence[Ballot], controlled: bool) -> _Games:
             won.append(share)
             unit.append(number)
             style.append(_difference(ballot, i, j))
-    ties = list(combinations(range(len(models)), 2))
+    ties = sorted({(min(pair), max(pair)) for pair in pairs})
     rows = np.zeros((len(pairs) + len(ties) + len(models), len(models) + len(STYLES) * controlled))
     for row, (one, other) in enumerate([*pairs, *ties]):
         rows[row, one], rows[row, other] = 1.0, -1.0
@@ -195,7 +195,7 @@ def _fit(rows: Array, won: Array, weights: Array, found: Array, models: int) -> 
 def _samples(games: _Games, fitted: Array, seed: int) -> Array:
     """Ratings (samples, models) from as many votes drawn with replacement, again and again.
 
-    Among them is a tie for each pair of models: the same vote drawn every time would look like certainty.
+    Among them is a tie for each pair that met: the same vote drawn every time would look like certainty.
     """
     chance = np.random.default_rng(seed)
     drawn = chance.multinomial(games.units, np.full(games.units, 1 / games.units), size=SAMPLES)
@@ -216,4 +216,4 @@ def _gap(
     played = [sum(s.games for (model, _), s in scores.items() if model == r.model) for r in (better, worse)]
     met = scores.get((better.model, worse.model), Score(0.0, 0)).games
     apart = ahead >= 0.975 and min(played) >= needed
-    return Gap(better.model, worse.model, apart, max(1, min(MOST, needed - met)))
+    return Gap(better.model, worse.model, apart, MOST if needed >= MOST else max(1, needed - met))

@@ -114,7 +114,7 @@ class More:
 def changes(ratings: Sequence[Rating], raw: Sequence[Rating]) -> More:
     """How far each rating is from what it was without control."""
     before = {rating.model: rating.rating for rating in raw}
-    texts = {rating.model: f"{rating.rating - before[rating.model]:+.0f}" for rating in ratings}
+    texts = {rating.model: f"{rating.rating - before[rating.model]:+.0f}".replace("-", "−") for rating in ratings}
     return More("Change", "Against the raw ratings", texts)
 
 
