@@ -33,6 +33,7 @@ from .format import called, overflow
 from .judge import JudgePanel
 from .leaderboard import LeaderboardPanel
 from .presets import Presets, link_widget, presets_widget
+from .prompts import PromptLibrary, prompts_widget
 from .shortcuts import sheet
 from .toolbar import menu
 from .view import board_view
@@ -282,6 +283,7 @@ class ChatTab:
             self._build_settings()
         sheet()
         self.link = link_widget()
+        self.library = PromptLibrary(self.boards, prompts_widget())
         self._connect(page)
 
     def _build_toolbar(self) -> None:
@@ -292,6 +294,8 @@ class ChatTab:
             self.presets = Presets(self.engine, self.boards, presets_widget())
             self.blind_button = gr.Button("Blind", elem_id="mm-blind", size="sm")
             with menu("More", "mm-more"):
+                self.library_button = gr.Button("Prompt library", elem_id="mm-library-button", size="sm")
+                self.keep_button = gr.Button("Save this prompt", elem_id="mm-keep-button", size="sm")
                 self.link_button = gr.Button("Copy link to these columns", elem_id="mm-link-button", size="sm")
                 self.sheet_button = gr.Button("Keyboard shortcuts", elem_id="mm-sheet-button", size="sm")
 
@@ -356,6 +360,9 @@ class ChatTab:
         self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK)
         self.list_button.click(None, js="() => window.mmToggleList()")
         self.presets.connect(self.id, self.stage)
+        self.library.connect(self.id)
+        self.library_button.click(None, js="() => window.mmPrompts.show()")
+        self.keep_button.click(None, js="() => window.mmPrompts.keep()")
         self.link_button.click(self.presets.link, [self.id, self.prompt], [self.link], **QUICK)
         self.sheet_button.click(None, js="() => window.mmSheet()")
         ConversationList(self.boards, self.list, self.show).connect(self.id, board)

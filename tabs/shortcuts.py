@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[Shortcut, ...]] = {
         Shortcut("/", "Go to the prompt", "focus #mm-prompt textarea"),
         Shortcut("Enter", "Send, in the prompt"),
         Shortcut("Shift+Enter", "A new line, in the prompt"),
+        Shortcut("/", "Insert a saved prompt, in the empty prompt"),
         Shortcut("Escape", "Stop all answers, or leave a field"),
         Shortcut("u", "Undo the last step", "press #mm-undo"),
     ),
