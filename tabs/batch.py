@@ -94,7 +94,8 @@ class Asking:
     @answering
     def plan(self, asked: Answer) -> Answer:
         """What a run would ask: {html}."""
-        return {"html": plan_html(self._batch(asked))}
+        batch = self._batch(asked)
+        return {"html": plan_html(batch, self.batches.seconds(self._owner(asked), batch))}
 
     @answering
     def begin(self, asked: Answer) -> Answer:

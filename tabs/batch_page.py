@@ -149,12 +149,13 @@ def live_html(job: BatchJob, batch: Batch) -> str:
     return f'<div class="mr-by">{who}</div><div class="mr-asked">{asked}</div>{said}'
 
 
-def plan_html(batch: Batch) -> str:
-    """How many answers a batch makes."""
+def plan_html(batch: Batch, takes: float | None) -> str:
+    """How many answers a batch makes, and the seconds that this takes where earlier runs say it."""
     parts = [
         counted(len(batch.prompts), "prompt"),
         counted(len(batch.models), "model"),
         counted(len(batch.settings), "parameter set"),
         f"{batch.repeats} each" if batch.repeats > 1 else "",
     ]
-    return f"<b>{counted(len(batch), 'answer')}</b> <span>{' × '.join(filter(None, parts))}</span>"
+    time = f", about {seconds(max(1.0, takes))} by earlier runs" if takes is not None else ""
+    return f"<b>{counted(len(batch), 'answer')}</b> <span>{' × '.join(filter(None, parts))}{time}</span>"

@@ -197,6 +197,8 @@ def test_a_run_from_the_form_to_files(asking: Asking, form: dict[str, Any]) -> N
     again = asking.act(mine | {"act": "replay"})["run"]
     eventually(lambda: not asking.watch(mine | {"run": again})["shown"]["active"])
     assert "<b>4</b> identical" in asking.report(mine | {"run": again})["html"]
+    assert "by earlier runs" in asking.plan(form)["html"]
+    assert "by earlier runs" not in asking.plan(form | {"models": ["echo:any", "echo:new"]})["html"]
     stranger = {"id": asking.boards.get(None).id, "run": run}
     assert asking.watch(stranger)["gone"] and "error" in asking.report(stranger)
 

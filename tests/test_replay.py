@@ -21,7 +21,7 @@ from multimodel.engine import Engine
 from multimodel.errors import BadRequest, BatchError, ForeignFile
 from multimodel.provenance import Provenance
 from multimodel.settings import Settings
-from multimodel.types import ModelId, SamplingParams, Snapshot, Timing, Usage
+from multimodel.types import ModelId, SamplingParams, Sent, Snapshot, Timing, Usage
 
 from .support import GUIDE_GGUF, needs, tiny_gguf, tiny_llama
 from .test_batch import command
@@ -117,7 +117,13 @@ BROKEN = BadRequest("no")
             answered(source=Provenance("abc")),
             answered("other", source=Provenance("def")),
             "changed",
-            "provider changed, diverged at token 1: the revision was abc, is def",
+            "provider changed, diverged at token 1: the revision was abc, now def",
+        ),
+        (
+            answered(sent=Sent(fingerprint="fp_1")),
+            answered("the other", sent=Sent(fingerprint="fp_2")),
+            "changed",
+            "provider changed, diverged at token about 5: the service's fingerprint was fp_1, now fp_2",
         ),
         (
             answered(source=Provenance("abc")),

@@ -26,6 +26,7 @@ from ..engine import Engine
 from ..errors import BadRequest, BatchError, MultimodelError, Unexpected
 from ..finetune.checkpoints import write_last
 from ..store.forms import LATEST, Form
+from ..types import ModelId
 from .plan import CONFIG, Batch
 from .replay import ORIGINAL, Before, Original, keep, replayed
 from .run import ANSWERS, BatchUpdate, Pace, answers, run
@@ -87,7 +88,9 @@ class Batches:
         self._line: list[_Work] = []
         self._worker: Thread | None = None
         self._closed = False
-        self._seen: dict[Path, tuple[int, BatchUpdate]] = {}  # how far a batch is, by its file of answers
+        self._seen: dict[
+            Path, tuple[int, BatchUpdate, tuple[ModelId, ...]]
+        ] = {}  # how far a batch is, by its file of answers
         engine.before_close(self.close)
 
     def start(self, owner: str, title: str, batch: Batch) -> str:
@@ -150,6 +153,18 @@ class Batches:
         if job := self._shown(self.folder(owner, id)):
             return job
         raise BadRequest("This batch cannot be read any more.", hint="Delete its folder under user_data.")
+
+    def seconds(self, owner: str, batch: Batch) -> float | None:
+        """How long a batch will take, by the visitor's earlier ones; None where one of its models was not asked yet."""
+        self.all(owner)  # has every folder looked at
+        home, known = self._home(owner), dict[ModelId, float]()
+        for folder, (_, update, models) in tuple(self._seen.items()):
+            if folder.parent == home:
+                counts = zip(models, update.counts, strict=True)
+                known |= {model: count.seconds for model, count in counts if count.seconds is not None}
+        if not known.keys() >= set(batch.models):
+            return None
+        return sum(known[model] for model in batch.models) * len(batch) / len(batch.models)
 
     def folder(self, owner: str, id: str) -> Path:
         """Where a batch of a visitor is kept. Raises BadRequest."""
@@ -271,7 +286,7 @@ class Batches:
             return known[1]
         batch = Batch.load(folder)
         update = Pace(batch, answers(folder, batch)).update()
-        self._seen[folder] = (stamp, update)
+        self._seen[folder] = (stamp, update, batch.models)
         return update
 
 

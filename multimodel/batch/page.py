@@ -8,7 +8,7 @@ from html import escape
 from itertools import groupby
 from typing import NamedTuple
 
-from ..types import SamplingParams
+from ..types import SamplingParams, Sent
 from ..web import DOCUMENT_POLICY
 from .charts import COLOURS, Bar, Part, bars, key, letter, stacks
 from .replay import KINDS, Verdict
@@ -50,6 +50,17 @@ def seconds(value: float | None) -> str:
     return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
+def pace(value: float | None, rough: bool = False) -> str:
+    """Tokens per second; "~" where they stand on short answers.
+
+    >>> pace(1443.02), pace(9.97, True), pace(None)
+    ('1443', '~10.0', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{'~' * rough}{value:.0f}" if value >= 100 else f"{'~' * rough}{value:.1f}"
+
+
 def money(lane: Lane) -> str:
     """What a lane costs; a dash where that is not known, and where nobody is paid."""
     if lane.cost is None:
@@ -60,7 +71,7 @@ def money(lane: Lane) -> str:
 
 def columns(lane: Lane) -> tuple[Column, ...]:
     """The figures of a lane, as every form of the report has them."""
-    speed = "–" if lane.tokens_per_second is None else f"{'~' * lane.rough}{lane.tokens_per_second:.1f}"
+    speed = pace(lane.tokens_per_second, lane.rough)
     return (
         Column("answered", "Answers without an error, of all that were asked for", f"{lane.good:,}/{lane.answers:,}"),
         Column("TTFT", "Time to first token, median", seconds(lane.ttft)),
@@ -115,7 +126,9 @@ def _lanes_table(found: Report) -> str:
 def _charts(found: Report) -> str:
     lanes = [(i, lane) for i, lane in enumerate(found.lanes) if lane.answers]
     speed = [
-        Bar(i, _name(x), x.tokens_per_second, f"{x.tokens_per_second:.1f}") for i, x in lanes if x.tokens_per_second
+        Bar(i, _name(x), x.tokens_per_second, pace(x.tokens_per_second, x.rough))
+        for i, x in lanes
+        if x.tokens_per_second
     ]
     first = [
         Bar(i, _name(x), 1000 * x.ttft, f"{seconds(x.ttft)}, p95 {seconds(x.ttft_p95)}", 1000 * (x.ttft_p95 or x.ttft))
@@ -294,7 +307,7 @@ def _figures(one: Answered) -> str:
     speed, cost = rate(answer), answer.cost
     parts = [
         f"TTFT {seconds(answer.timing.ttft)}" if answer.timing.ttft is not None else "",
-        f"{speed:.1f} tok/s" if speed else "",
+        f"{pace(speed)} tok/s" if speed else "",
         f"{answer.usage.output_tokens:,} tokens" if answer.usage else "",
         f"${cost.amount:.5f}" if cost and cost.amount is not None else "",
         ENDINGS.get(str(answer.finish_reason), (str(answer.finish_reason),))[0],
@@ -324,18 +337,28 @@ def asked_html(found: Report) -> str:
     """What a person needs to ask the same again: settings, files, versions, machine."""
     rows = [(f"Setting {s.name}", _setting(s.params, s.system)) for s in found.batch.settings]
     for i, model in enumerate(found.batch.models):
-        sources = {one.source for one in found.answered if one.item.model == i}
-        for source in sorted(sources, key=repr):
-            files = [
-                f"revision {source.revision[:12]}" if source.revision else "",
-                f"SHA-256 {source.file_hash[:16]}" if source.file_hash else "",
-                *(f"{package} {version}" for package, version in source.versions),
-            ]
-            rows.append((str(model), ", ".join(filter(None, files)) or "runs elsewhere, or has no files"))
+        known = dict.fromkeys(_origin(one) for one in found.answered if one.item.model == i)
+        rows += [(str(model), text or "nothing is known of its files") for text in known]
     if str(found.machine):
         rows.append(("Machine", f"{found.machine}, Python {found.machine.python}"))
     cells = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
     return f'<section><h2>How it was asked</h2><dl class="mb-asked">{cells}</dl></section>'
+
+
+def _origin(one: Answered) -> str:
+    """Which files or service answered, and how."""
+    source, sent = one.source, one.answer.sent or Sent()
+    loaded = sent.loaded
+    parts = [
+        f"revision {source.revision[:12]}" if source.revision else "",
+        f"SHA-256 {source.file_hash[:16]}" if source.file_hash else "",
+        f"{loaded.dtype} on {loaded.device}, {loaded.context_length:,} tokens of context" if loaded else "",
+        sent.address,
+        f"the service says {sent.model}" if sent.model else "",
+        f"fingerprint {sent.fingerprint}" if sent.fingerprint else "",
+        *(f"{package} {version}" for package, version in sent.versions or source.versions),
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _setting(params: SamplingParams, system: str) -> str:

@@ -18,7 +18,7 @@ from ..finetune.checkpoints import write_last
 from ..registry import source
 from ..settings import Settings
 from ..store.forms import Form, complaint
-from ..types import Snapshot
+from ..types import Sent, Snapshot
 from .plan import Batch, BatchForm, Item
 from .run import Answered, Line, answers
 
@@ -220,13 +220,17 @@ def _changed(before: Answered, after: Answered) -> str:
     if before.source.same_files(after.source) is False:
         of = "file_hash" if before.source.file_hash and after.source.file_hash else "revision"
         mine, theirs = getattr(before.source, of), getattr(after.source, of)
-        return f"the {of.replace('_', ' ')} was {mine[:12]}, is {theirs[:12]}"
-    for name, words in (("model", "the service's model"), ("fingerprint", "the service's fingerprint")):
-        mine, theirs = (getattr(getattr(one.answer, "sent", None), name, "") for one in (before, after))
+        return f"the {of.replace('_', ' ')} was {mine[:12]}, now {theirs[:12]}"
+    then, now = (one.answer.sent or Sent() for one in (before, after))
+    for mine, theirs, what in (
+        (then.model, now.model, "the service's model"),
+        (then.fingerprint, now.fingerprint, "the service's fingerprint"),
+        (before.answer.provider, after.answer.provider, "the provider"),
+        (then.prompt, now.prompt, "the digest of the prompt's tokens"),
+    ):
         if mine and theirs and mine != theirs:
-            return f"{words} was {mine[:60]}, is {theirs[:60]}"
-    mine, theirs = (one.answer.provider for one in (before, after))
-    return f"the provider was {mine}, is {theirs}" if mine and theirs and mine != theirs else ""
+            return f"{what} was {mine[:60]}, now {theirs[:60]}"
+    return ""
 
 
 def _by_chance(answer: Snapshot) -> bool:

@@ -50,6 +50,7 @@ class Count:
     done: int
     total: int
     errors: int = 0
+    seconds: float | None = None  # that an answer takes, the mean of the last ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,9 @@ class Pace:
         """An answer has ended after so long."""
         count = self._counts[one.item.model]
         errors = count.errors + (one.answer.error is not None)
-        self._counts[one.item.model] = replace(count, done=count.done + 1, errors=errors)
-        self._took[one.item.model].append(seconds)
+        took = self._took[one.item.model]
+        took.append(seconds)
+        self._counts[one.item.model] = replace(count, done=count.done + 1, errors=errors, seconds=fmean(took))
 
     def update(self, item: Item | None = None) -> BatchUpdate:
         """The batch as it stands."""
