@@ -33,7 +33,19 @@ from tabs.system import TAB as SYSTEM
 from tabs.system import SystemTab
 
 ASSETS = Path(__file__).resolve().parent / "assets"
-STYLES = ("style", "conversations", "cost", "explorer", "finetune", "predict", "system", "habits", "votes", "batch")
+STYLES = (
+    "style",
+    "conversations",
+    "cost",
+    "explorer",
+    "finetune",
+    "predict",
+    "system",
+    "habits",
+    "votes",
+    "batch",
+    "saw",
+)
 
 
 def arguments(argv: Sequence[str] | None, settings: Settings) -> argparse.Namespace:

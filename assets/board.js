@@ -489,5 +489,6 @@ function start() {
   else connection = connection?.abort();
 }
 
+window.mmBoardAddress = () => props.value.address;
 watch("value", start);
 start();

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from .errors import LoadError
 from .folder import needed
-from .locate import files_of
+from .locate import files_of, stamp
 from .memory.subject import at_hand
 from .settings import Settings
-from .types import ModelId, ModelSpec
+from .types import Loaded, ModelId, ModelSpec
 from .versions import versions
 
 
@@ -43,6 +43,18 @@ def provenance(model: ModelId | ModelSpec, settings: Settings) -> Provenance:
         return Provenance(revision_of(path), hash_of(path), known) if path else Provenance(versions=known)
     except (LoadError, OSError):  # asking the model will say what is wrong with it
         return Provenance(versions=known)
+
+
+def still(spec: ModelSpec, settings: Settings, loaded: Loaded) -> Provenance | None:
+    """The provenance of a model whose files are still those that it was loaded from; None where they are not."""
+    try:
+        path = at_hand(spec.id, settings, spec.load.revision)
+    except (LoadError, OSError):
+        return None
+    here = stamp(path) if path else Loaded()
+    if not here.changed or (here.file, here.size, here.changed) != (loaded.file, loaded.size, loaded.changed):
+        return None
+    return provenance(spec, settings)
 
 
 def revision_of(path: Path) -> str:

@@ -32,8 +32,10 @@ from .cost import CostLine
 from .format import called, overflow
 from .judge import JudgePanel
 from .leaderboard import LeaderboardPanel
+from .meter import meter_widget, meters
 from .presets import Presets, link_widget, presets_widget
 from .prompts import PromptLibrary, prompts_widget
+from .saw import SawPanel
 from .shortcuts import sheet
 from .toolbar import menu
 from .view import board_view
@@ -77,6 +79,7 @@ class ChatTab:
         self.engine = engine
         self.boards = boards
         self.judge = JudgePanel(engine)
+        self.saw = SawPanel(engine, boards)
         self.cost = CostLine(boards)
         self.leaderboard = LeaderboardPanel(boards)
 
@@ -200,13 +203,16 @@ class ChatTab:
         """A new conversation with the same columns; the one before stays in the list."""
         return self.show(self.boards.fresh(id))
 
-    def measure(self, prompt: str, id: str) -> str:
-        """A note above the prompt box when the prompt does not fit somewhere, before it is sent."""
+    def measure(self, prompt: str, id: str) -> tuple[str, list[dict[str, Any]]]:
+        """A note above the prompt box when the prompt does not fit somewhere, before it is sent; and all meters."""
         if not prompt.strip():
-            return ""
+            return "", []
         board = self.boards.get(id)
-        found = [text for column, size in board.measure(prompt) if (text := overflow(column.model, size))]
-        return _warning([blind.TOO_LONG] if found and board.hidden else found)
+        sizes = board.measure(prompt)
+        found = [text for column, size in sizes if (text := overflow(column.model, size))]
+        if board.hidden:  # how long a context is tells models apart
+            return _warning([blind.TOO_LONG] if found else []), []
+        return _warning(found), meters(sizes)
 
     # settings
 
@@ -280,6 +286,8 @@ class ChatTab:
                 self._build_composer()
                 self.judge.build_badges()
                 self.leaderboard.build()
+                self.meter = meter_widget()
+                self.saw.build()
             self._build_settings()
         sheet()
         self.link = link_widget()
@@ -372,7 +380,9 @@ class ChatTab:
         self.leaderboard.connect(self.id)
         self.stop_button.click(self.stop, [self.id], [self.stage], **QUICK)
         # `change`, for `input` of a Gradio text box tells of keys only, not of what is pasted or dictated
-        self.prompt.change(self.measure, [self.prompt, self.id], [self.size], trigger_mode="always_last", **QUICK)
+        self.prompt.change(
+            self.measure, [self.prompt, self.id], [self.size, self.meter], trigger_mode="always_last", **QUICK
+        )
         self.cost.connect(self.prompt, self.id)
         self._connect_settings(panel)
         self.judge.connect(page)

@@ -28,6 +28,10 @@ LABELS = {
     "repetition_penalty": ("Repetition penalty", "Above 1 makes repeated tokens less likely"),
     "presence_penalty": ("Presence penalty", "Above 0 makes what was already said less likely; 0 is off"),
     "frequency_penalty": ("Frequency penalty", "The same, more the more often it was said; 0 is off"),
+    "top_logprobs": (
+        "Token probabilities",
+        "Keeps how likely each token was, and this many likely ones in its place; 0 is off",
+    ),
     "seed": ("Seed", "The same number gives the same answer; empty is random"),
     "stop": ("Stop sequences", "The answer ends before any of these, one a line"),
     "json_schema": ("JSON schema", 'The answer is JSON that follows it, as {"type": "object"}; empty is off'),
@@ -47,6 +51,7 @@ OFF = {
     "repetition_penalty": 1.0,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
+    "top_logprobs": 0,
 }
 """Slider positions that mean "not set"."""
 TEXTS = {"stop": 2000, "json_schema": 20_000}
@@ -93,7 +98,7 @@ def options_from(system: str, values: dict[str, Any]) -> Options:
     load = _load(values)
     chosen = {k: v for k, v in values.items() if v is not None and OFF.get(k) != v and k in LABELS and k not in TEXTS}
     stop = tuple(line for line in str(values.get("stop") or "").splitlines() if line)
-    integers = {k: int(v) for k, v in chosen.items() if k in ("max_tokens", "top_k", "seed")}
+    integers = {k: int(v) for k, v in chosen.items() if k in ("max_tokens", "top_k", "seed", "top_logprobs")}
     schema = str(values.get("json_schema") or "").strip() or None
     return Options(SamplingParams(**{**chosen, **integers, "stop": stop or None, "json_schema": schema}), system, load)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from multimodel.prices import Spent, money, spent_text
@@ -164,6 +165,69 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def all_figures(snapshot: Snapshot) -> list[tuple[str, str, str]]:
+    """(name, figure, what it is) of everything known of one answer; what is not known is left out."""
+    usage, timing = snapshot.usage, snapshot.timing
+    rows = [
+        ("Time to first token", _known(timing.ttft, seconds), "From asking the model to its first visible text"),
+        ("Time per output token", _per_token(snapshot), "Decoding: the time after the first token, over the rest"),
+        ("Decoding speed", speed(snapshot), "Tokens after the first over the time after the first"),
+        ("Time in all", _known(timing.total, seconds), "From asking the model to its last token"),
+        ("Ready after", _known(timing.loading or None, seconds), "Queue, download, start, loading and retries"),
+    ]
+    if usage:
+        about = "about " if usage.estimated else ""
+        reused = f"{usage.reused_tokens:,} of {usage.input_tokens:,} reused" if usage.reused_tokens else ""
+        rows += [
+            ("Answer", f"{about}{counted(usage.output_tokens, 'token')}", "As the backend counts, thoughts included"),
+            ("Of them thoughts", _thoughts(snapshot), "Reasoning tokens: told by the service, or by its share of text"),
+            ("Prompt", f"{about}{counted(usage.input_tokens, 'token')}" if usage.input_tokens else "", "What was read"),
+            ("Prompt tokens", reused, "Not evaluated again: their keys and values were in a cache"),
+        ]
+    cost = cost_figure(snapshot.cost) if snapshot.cost else ("", "")
+    ended = FINISH[snapshot.finish_reason] if snapshot.finish_reason else ""
+    rows += [
+        ("Peak memory", _known(snapshot.memory, size), "The most that the model's process was seen to take, resident"),
+        ("Cost", cost[0].removeprefix("cost "), cost[1]),
+        ("Answered by", snapshot.provider, "Whom the router chose"),
+        ("End", ended, f"Finish reason: {snapshot.finish_reason}"),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _known(value: float | None, words: Callable[[float], str]) -> str:
+    return "" if value is None else words(value)
+
+
+def _per_token(snapshot: Snapshot) -> str:
+    """Time per output token, marked like the speed that it is the inverse of.
+
+    >>> from multimodel.types import Timing, Usage
+    >>> usage, timing = Usage(5, 101), Timing(0.0, 1.0, 2.0)
+    >>> _per_token(Snapshot(ModelId("echo", "any"), "", timing, usage))
+    '10.0 ms'
+    """
+    usage = snapshot.usage
+    rate = snapshot.timing.tokens_per_second(usage.output_tokens) if usage else None
+    return f"{'~' * speed(snapshot).startswith('~')}{1000 / rate:.1f} ms" if rate else ""
+
+
+def _thoughts(snapshot: Snapshot) -> str:
+    """How many of the tokens were thoughts; by their share of the text where nobody says it.
+
+    >>> from multimodel.types import Timing, Usage
+    >>> said = Snapshot(ModelId("gguf", "m"), "abc", Timing(0.0), Usage(5, 40), reasoning="abc def ghi")
+    >>> _thoughts(said)
+    'about 31 tokens'
+    """
+    usage, letters = snapshot.usage, len(snapshot.reasoning)
+    if not usage or not (letters or usage.reasoning_tokens):
+        return ""
+    if usage.reasoning_tokens is not None:
+        return counted(usage.reasoning_tokens, "token")
+    return f"about {counted(round(usage.output_tokens * letters / (letters + len(snapshot.text))), 'token')}"
+
+
 def _tokens_help(snapshot: Snapshot) -> str:
     assert snapshot.usage
     reused = f", {snapshot.usage.reused_tokens} of them reused" if snapshot.usage.reused_tokens else ""
@@ -192,10 +256,19 @@ def overflow(model: ModelId, measured: PromptSize) -> str:
     """
     if not measured.dropped and measured.tokens < measured.context_length:
         return ""
-    about = "about " if measured.estimated else ""
     what = "message" if measured.dropped == 1 else f"{measured.dropped} messages"
     then = f"The oldest {what} would be left out." if measured.dropped else "The prompt alone is too long: shorten it."
-    return f"{called(model)}: {about}{measured.tokens:,} of {measured.context_length:,} tokens. {then}"
+    return f"{called(model)}: {size_words(measured)}. {then}"
+
+
+def size_words(measured: PromptSize) -> str:
+    """How much of a context a prompt takes.
+
+    >>> size_words(PromptSize(1210, 4096, estimated=True))
+    'about 1,210 of 4,096 tokens'
+    """
+    about = "about " if measured.estimated else ""
+    return f"{about}{measured.tokens:,} of {measured.context_length:,} tokens"
 
 
 def variations(load: LoadOptions) -> list[str]:

@@ -17,7 +17,7 @@ from multimodel.errors import MultimodelError, TooLarge
 from multimodel.types import ModelId, Snapshot, Timing
 
 from . import markdown
-from .format import backend_name, figures, short_name, spent_figure, stage_text, variations
+from .format import all_figures, backend_name, figures, short_name, spent_figure, stage_text, variations
 from .voting import vote_view
 
 RECENT = 6
@@ -234,6 +234,12 @@ MENU = (
     ("continue-all", "Continue all columns from this answer"),
     ("branch", "Branch into a new conversation"),
 )
+VIEWS = (
+    ("prompt", "What the model saw"),
+    ("tokens", "Token probabilities"),
+    ("compare", "Compare with another answer"),
+)
+"""What assets/saw.js shows of an answer in a panel."""
 
 
 def _answer_tools(turn: Turn) -> str:
@@ -241,9 +247,10 @@ def _answer_tools(turn: Turn) -> str:
         return ""
     hidden = turn.answer.model.backend == blind.HIDDEN
     rows = "".join(
-        f'<button type="button" data-act="{act}" data-turn="{turn.id}">{words}</button>'
-        for act, words in MENU
-        if not hidden or act in blind.ALLOWED
+        f'<button type="button" data-{kind}="{name}" data-turn="{turn.id}">{words}</button>'
+        for kind, menu in (("act", MENU), ("saw", VIEWS))
+        for name, words in menu
+        if not hidden or name in blind.ALLOWED
     )
     more = '<summary class="mm-icon mm-i-more" title="More to do with this answer">More</summary>'
     versions = _versions(turn.place.answers, turn.place.answer, "answer")
@@ -269,4 +276,17 @@ def _footer(answer: Snapshot, tools: str = "") -> str:
     if answer.done and answer.text:
         raw = escape(answer.text)
         copy = f'<button type="button" data-copy="answer">Copy</button><template class="mm-raw">{raw}</template>'
-    return f'{notes}<div class="mm-figures">{shown}<span class="mm-answer-tools">{copy}{tools}</span></div>'
+    line = f'<span class="mm-figure-line">{shown}</span>'
+    more = _all_figures(answer) if answer.done else ""
+    return f'{notes}<div class="mm-figures">{line}<span class="mm-answer-tools">{more}{copy}{tools}</span></div>'
+
+
+def _all_figures(answer: Snapshot) -> str:
+    """Everything known of an answer, for a column that has no room for it in a line."""
+    rows = "".join(
+        f'<dt title="{escape(why)}">{name}</dt><dd>{escape(figure)}</dd>' for name, figure, why in all_figures(answer)
+    )
+    head = '<summary class="mm-icon mm-i-figures" title="All figures of this answer">All figures</summary>'
+    if not rows:
+        return ""
+    return f'<details class="mm-menu mm-figures-menu">{head}<div><dl class="mm-all-figures">{rows}</dl></div></details>'

@@ -238,7 +238,7 @@ def test_the_widgets_are_the_sampling_parameters() -> None:
             return sampling_controls()
 
     controls = made(blocks)
-    without = {"logit_bias", "grammar", "top_logprobs"}
+    without = {"logit_bias", "grammar"}
     assert set(controls) == set(LABELS) == {field.name for field in fields(SamplingParams)} - without
     for name in RANGES.keys() - without:
         widget: Any = controls[name]
