@@ -39,6 +39,7 @@ function columnIndex(key) {
 const STANDS = { failed: ", which failed", silent: ", which has not begun", running: ", still answering", ready: "" };
 
 function pairButtons() {
+  if (!vote.columns.length) return [];
   const blind = window.mmState.blind === "hidden";
   const better = vote.columns.map(([key, name, stand, place], i) => {
     const text = blind ? `${name.slice(-1)} is better` : name;
@@ -143,7 +144,7 @@ function showVote(state) {
     node.disabled = hidden;
     if (hidden) node.title = "Hidden until the vote";
   }
-  bar.hidden = vote.columns.length < 2;
+  bar.hidden = vote.columns.length < 2 && !hidden; // there is always a way to see the names
   const now = JSON.stringify([vote, state.blind, state.columns.map((column) => column.key)]);
   if (bar.mmShown === now) return;
   bar.mmShown = now;

@@ -19,6 +19,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from multimodel import blind
 from multimodel.batch import replay
 from multimodel.batch.export import FORMS, to_json
 from multimodel.batch.jobs import Batches, BatchJob
@@ -84,6 +85,7 @@ class Asking:
     def chat(self, asked: Answer) -> Answer:
         """The prompts, models and settings of the chat at hand: {text, models, sets}."""
         board = self.boards.get(_address(asked))
+        blind.refuse(board, "runs")
         columns = board.columns()
         prompts = tuple(dict.fromkeys(turn.prompt for column in columns for turn in column.turns))
         shared = board.shared

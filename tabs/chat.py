@@ -235,9 +235,10 @@ class ChatTab:
         return self._open_settings(board, target)
 
     def _open_settings(self, board: Board, key: str | None) -> dict[Component, Any]:
-        column = _column(board, key)
+        column = None if board.hidden else _column(board, key)
         options = board.options(column) if column else board.shared
-        columns = [column] if column else list(blind.shown(board))
+        columns = [column] if column else list(board.columns())
+        refusals = {} if board.hidden else self._refusals(columns)
         linked = column is not None and column.own is None
         where = called(column.model) if column else "all columns"
         return {
@@ -247,7 +248,7 @@ class ChatTab:
             self.heading: f"### Settings\nfor {where}",
             self.own_switch: gr.update(visible=column is not None, value=not linked),
             self.system: gr.update(value=options.system, interactive=not linked),
-            **updates(self.options, options, self._refusals(columns), columns=len(columns), linked=linked),
+            **updates(self.options, options, refusals, columns=len(columns), linked=linked),
         }
 
     def _refusals(self, columns: list[Column]) -> dict[str, list[str]]:

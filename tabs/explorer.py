@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import gradio as gr
 
-from multimodel import explorer, hub, stored
+from multimodel import blind, explorer, hub, stored
 from multimodel.board import MAX_COLUMNS
 from multimodel.boards import Boards
 from multimodel.engine import Engine
@@ -374,6 +374,7 @@ class ExplorerTab:
                 if len(columns) < MAX_COLUMNS:
                     board.add(model)
                 else:
+                    blind.refuse(board, "choose")
                     board.choose(columns[-1].key, model)
         except MultimodelError as error:
             gr.Warning(escape(f"{error} {error.hint}"))

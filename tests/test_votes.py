@@ -14,6 +14,7 @@ from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from multimodel import blind
@@ -26,12 +27,15 @@ from multimodel.settings import ChatSettings, Settings
 from multimodel.store.database import NAME, Database
 from multimodel.store.schema import MIGRATIONS, RANKED
 from multimodel.votes import Ballot, Style, Vote
+from tabs.chat import ChatTab
 from tabs.explorer_panels import arena_rating, own_html
 from tabs.leaderboard_page import Choice, download, page_html
+from tabs.live import Follower
 from tabs.view import board_view
 from tabs.voting import decide, vote_view
 
 from .support import Fakes, eventually, fails, says, until
+from .test_tabs import made
 
 BEFORE = MIGRATIONS.index(RANKED)
 FINE = Style(4)
@@ -217,8 +221,9 @@ def test_votes_are_a_visitors_own(start: Callable[..., Boards]) -> None:
 
 
 def seen(board: Board) -> str:
-    """All that the page is sent."""
-    return json.dumps(board_view(board))
+    """All that the page is sent: as a whole, and by the stream of running answers."""
+    page = Follower(board, board.revision, [column.key for column in board.columns()])
+    return json.dumps([board_view(board), page.news(), page.view(), page.news(), page.end()])
 
 
 def test_names_and_figures_stay_on_the_server_until_the_vote(start: Callable[..., Boards]) -> None:
@@ -476,3 +481,25 @@ MODELS = (
     "openai:gpt",
     "echo:any",
 )
+
+
+def test_no_other_part_of_the_page_tells_the_names(start: Callable[..., Boards]) -> None:
+    boards = start(Fakes(says("fine")))
+    engine = boards._engine
+    board = boards.get(None)
+    board.set_blind(True)
+    ask(board)
+    tab = ChatTab(engine, boards)
+
+    def page() -> None:
+        with gr.Blocks() as blocks:
+            tab.build(blocks)
+
+    made(page)
+    said: list[Any] = [tab.measure("word " * 1000, board.id), tab.cost.expect("word", board.id)]
+    said += [*tab.shared_settings(board.id).values(), *tab.own(board.id, keys(board)[0], True).values()]
+    text = str(said)
+    assert "for all columns" in text and not [name for name in SECRETS if name in text]
+    for op in ("choose", "settings"):
+        refused = tab.act(board.id, SimpleNamespace(op=op, key=keys(board)[0], model="echo:a"))  # type: ignore[arg-type]
+        assert "hidden until the vote" in refused[tab.warning]
