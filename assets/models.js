@@ -7,6 +7,7 @@ const note = find("[data-note]");
 const WAIT = 500; // milliseconds between two looks at what goes on in the background
 let opened = 0; // counts what was opened: an answer to an earlier one is dropped
 let current = "";
+let stopping = false; // what goes on in the background and can be stopped
 
 const LOST = '<div class="mm-error mx-error" role="alert"><strong>The app does not answer.</strong>' +
   "<p>Check that it is still running, then try again.</p></div>";
@@ -21,13 +22,25 @@ async function ask(name, asked = {}) {
 
 // Work in the background: its first answer may be that it goes on.
 async function finish(answer, place, words) {
+  stopping = false;
   while (answer.running) {
-    place.innerHTML = `<p class="mx-soft mp-working">${words}</p>`;
+    show(place, answer.html || `<p class="mx-soft mp-working">${words}</p>`);
     await new Promise((done) => setTimeout(done, WAIT));
-    answer = await ask("task", { task: answer.task });
+    answer = await ask("task", { task: answer.task, stop: stopping });
   }
   if (place.isConnected) place.innerHTML = answer.error || answer.html || "";
   return answer;
+}
+
+// How far it is: its button stays the same one, so that it keeps the focus.
+function show(place, html) {
+  const stop = place.querySelector('[data-going] [data-do="stop"]');
+  const next = document.createElement("template");
+  next.innerHTML = html;
+  const button = next.content.querySelector('[data-do="stop"]');
+  if (!stop || !button) return place.replaceChildren(next.content);
+  const old = [...stop.parentElement.children];
+  [...button.parentElement.children].forEach((part, i) => part !== button && old[i].replaceWith(part));
 }
 
 async function saved() {
@@ -82,6 +95,11 @@ const doings = {
   zip: async () => download(await finish(await ask("pack"), here(), "Packing the files")),
   onnx: async () => finish(await ask("onnx"), here(), "Exporting and comparing, about half a minute"),
   hub: () => form("pushing"),
+  stop: (button) => {
+    stopping = true;
+    button.disabled = true;
+    button.textContent = "Stopping";
+  },
   rename: () => form("renaming"),
   dismiss: () => (here().innerHTML = ""),
   delete: async (button) => {

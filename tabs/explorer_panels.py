@@ -11,7 +11,7 @@ from multimodel.leaderboard import standing
 from multimodel.ratings import key
 
 from .explorer_list import ago, linked
-from .format import counted, seconds, size
+from .format import counted, part_of, seconds, size
 from .leaderboard_page import More, table_html
 
 if TYPE_CHECKING:
@@ -77,22 +77,12 @@ def progress_text(download: Download) -> str:
         return f"Done, {size(progress.total)}"
     if not progress.total:
         return STATES[download.state] if download.state != "running" else "Asking the Hub"
-    amount = f"{100 * (progress.fraction or 0):.0f} %, {_of(progress.done, progress.total)}"
+    amount = f"{100 * (progress.fraction or 0):.0f} %, {part_of(progress.done, progress.total)}"
     if download.state != "running":
         return f"{STATES[download.state]} at {amount}"
     speed = f", {size(progress.rate)}/s" if progress.rate > 0 else ", nothing comes at the moment"
     left = f", {seconds(progress.seconds_left)} left" if progress.seconds_left else ""
     return f"{amount}{speed}{left}"
-
-
-def _of(done: int, total: int) -> str:
-    """
-    >>> _of(5_000_000, 10_000_000), _of(900, 2_000_000)
-    ('5.0 of 10.0 MB', '900 B of 2.0 MB')
-    """
-    held, whole = size(done), size(total)
-    same = held.partition(" ")[2] == whole.partition(" ")[2]
-    return f"{held.partition(' ')[0] if same else held} of {whole}"
 
 
 # my models

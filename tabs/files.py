@@ -16,7 +16,7 @@ from urllib.parse import quote
 from gradio.utils import get_upload_folder
 
 from multimodel.errors import BadRequest, DataError, DiskFull, MultimodelError, Unexpected
-from multimodel.jobs import spawn
+from multimodel.jobs import Job, spawn
 
 KEPT_FOR = 24 * 3600.0  # seconds that a file lies ready to be downloaded
 
@@ -75,15 +75,27 @@ class Background:
     def __init__(self) -> None:
         self._lock = Lock()  # between the requests of all visitors
         self._all: dict[str, Any] = {}
+        self._jobs: dict[str, Job] = {}
 
-    def start(self, work: Callable[[], dict[str, Any]], wait: float = 0.4) -> dict[str, Any]:
-        """Begin; its answer where it comes within `wait` seconds, else {task, running}. Raises what the work raises."""
+    def start(self, work: Callable[[], dict[str, Any]], wait: float = 0.4, *, job: Job | None = None) -> dict[str, Any]:
+        """Begin; its answer where it comes within `wait` seconds, else {task, running}. Raises what the work raises.
+
+        `job`: how far the work is, and how it is stopped; work without one runs to its end.
+        """
         id = secrets.token_urlsafe(16)
         with self._lock:
             self._all[id] = spawn(work)
+            if job:
+                self._jobs[id] = job
             for old in list(self._all)[: -self.MOST]:
                 del self._all[old]
+                self._jobs.pop(old, None)
         return self.answer(id, wait)
+
+    def job(self, id: str) -> Job | None:
+        """The job of a piece of work that has one."""
+        with self._lock:
+            return self._jobs.get(id)
 
     def answer(self, id: str, wait: float = 0.0) -> dict[str, Any]:
         """The answer of a piece of work, or {task, running}. Raises what the work raised, or BadRequest."""

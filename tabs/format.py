@@ -66,6 +66,17 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def part_of(done: int, total: int) -> str:
+    """So many bytes of all.
+
+    >>> part_of(5_000_000, 10_000_000), part_of(900, 2_000_000)
+    ('5.0 of 10.0 MB', '900 B of 2.0 MB')
+    """
+    held, whole = size(done), size(total)
+    same = held.partition(" ")[2] == whole.partition(" ")[2]
+    return f"{held.partition(' ')[0] if same else held} of {whole}"
+
+
 def counted(number: int, thing: str, things: str = "") -> str:
     """A number of things.
 

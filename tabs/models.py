@@ -21,16 +21,20 @@ from multimodel.finetune.corrections import Corrections
 from multimodel.finetune.runfolder import read
 from multimodel.finetune.store import CARD, METADATA, METRICS, MISCLASSIFIED, SavedModel, Store
 from multimodel.hub.push import has_token, push
+from multimodel.jobs import Cancelled, Job
 
 from . import markdown
 from .asking import Answer, answering
 from .explorer_list import linked
 from .files import Background, download_place, url_of
 from .format import size
-from .models_page import code_html, detail_html, models_html, onnx_html, push_html, rename_html
+from .models_page import code_html, detail_html, models_html, onnx_html, push_html, pushing_html, rename_html
 
 LONGEST_CARD = 120_000  # characters of a card that are shown
 ONNX = "multimodel.finetune.onnx"
+
+
+STOPPED = "Stopped. The repository may be there, without these files; to send them, push again and have it updated."
 
 
 class Models:
@@ -142,17 +146,26 @@ class Models:
         model = self._model(asked)
         repo, secret = str(asked.get("repo", ""))[:200].strip(), str(asked.get("secret", ""))[:500].strip()
         private, update = asked.get("private") is not False, asked.get("update") is True
+        job = Job()
 
         def work() -> Answer:
-            url = push(model.path, repo, self.settings, token=secret, private=private, update=update)
-            return {"html": f'<p class="mp-good">It is on the Hub: {linked(url)}</p>'}
+            try:
+                url = push(model.path, repo, self.settings, token=secret, private=private, update=update, job=job)
+            except Cancelled:
+                return {"html": f'<p role="status">{STOPPED}</p>'}
+            return {"html": f'<p class="mp-good" role="status">It is on the Hub: {linked(url)}</p>'}
 
-        return self._background.start(work)
+        return self._background.start(work, job=job)
 
     @answering
     def task(self, asked: Answer) -> Answer:
-        """The answer of what was begun in the background, or {task, running}."""
-        return self._background.answer(str(asked.get("task", "")), 0.4)
+        """The answer of what was begun in the background, or {task, running, html}; with `stop`, once it has ended."""
+        id = str(asked.get("task", ""))
+        job = self._background.job(id)
+        if job and asked.get("stop") is True:
+            job.cancel()
+        answer = self._background.answer(id, 0.4)
+        return {"html": pushing_html(job.progress), **answer} if job and job.progress.total else answer
 
     @answering
     def launch(self, asked: Answer) -> Answer:

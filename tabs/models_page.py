@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from multimodel.finetune.card import NAMES, public
 
 from .explorer_list import ago
-from .format import seconds, size
+from .format import part_of, seconds, size
 
 if TYPE_CHECKING:
     from multimodel.finetune.store import SavedModel
+    from multimodel.jobs import Progress
 
 TASKS = {"single_label": "one label a text", "multi_label": "several labels a text", "regression": "a number"}
 SPLITS = {"test": "test rows, which training never saw", "validation": "validation rows, which chose the best epoch"}
@@ -134,6 +135,20 @@ def push_html(name: str, has_token: bool, hub_url: str) -> str:
         '<button type="button" data-do="dismiss">Leave it</button><p class="mx-soft">'
         f"Weights, tokenizer, figures and card go to {escape(hub_url)}. Texts of your data and paths of this machine "
         "stay here.</p><div data-form-out></div></form>"
+    )
+
+
+def pushing_html(progress: Progress) -> str:
+    """How far the files of a model are on their way to the Hub."""
+    share = f"{100 * (progress.fraction or 0):.0f}"
+    left = f", {seconds(progress.seconds_left)} left" if progress.seconds_left else ""
+    words = f"{share} %, {part_of(progress.done, progress.total)}{left}"
+    if progress.done >= progress.total:
+        words = f"{size(progress.total)} sent, the Hub is putting them in place"
+    return (
+        f'<div class="mp-progress" data-going><div role="status">{words}</div><div class="mm-bar" role="progressbar" '
+        f'aria-valuenow="{share}" aria-label="Pushing"><i style="width:{share}%"></i></div>'
+        '<button type="button" data-do="stop">Stop</button></div>'
     )
 
 

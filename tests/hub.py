@@ -52,6 +52,7 @@ class FakeHub:
     large: dict[str, bytes] = field(default_factory=dict)  # what was uploaded, by its SHA-256
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)  # that were asked for; none is run
     job_fault: int = 0  # the status of every answer to what would run
+    hold_uploads: threading.Event | None = None  # large files are taken once it is set
     write_fault: int = 0  # the status of every answer to what would write
     url: str = ""
 

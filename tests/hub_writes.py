@@ -91,6 +91,8 @@ class Writes:
     def do_PUT(self) -> None:
         """A large file, at the address that the batch gave."""
         content = self._body()
+        if self.hub.hold_uploads:
+            self.hub.hold_uploads.wait(30)
         digest = hashlib.sha256(content).hexdigest()
         if self.path != f"/lfs/{digest}":
             return self._refuse(400, "", "another content than announced")

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
@@ -459,6 +460,24 @@ def test_push_makes_a_private_repository_without_texts_and_paths(hub: FakeHub, s
     folder = Store(shelf.settings).path("moods")
     assert repo.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert "Bearer hf_good" in hub.tokens
+
+
+@library
+def test_a_push_shows_how_far_it_is_and_can_be_stopped(hub: FakeHub, shelf: Models) -> None:
+    hub.hold_uploads = threading.Event()
+    asked = [shelf.push({"name": "moods", "repo": "moods", "secret": "hf_good"})]
+
+    def under_way() -> bool:
+        asked.append(shelf.task(asked[0]))
+        return " of " in asked[-1].get("html", "")
+
+    eventually(under_way, 30)
+    assert asked[-1]["running"] and 'data-do="stop"' in asked[-1]["html"]
+    assert shelf.task({**asked[0], "stop": True})["running"]  # the file on its way is held
+    hub.hold_uploads.set()
+    last = done(shelf.task, asked[0])
+    assert "Stopped" in last["html"] and not hub.repos["ada/moods"].files
+    assert "It is on the Hub" in pushed(shelf, repo="moods", secret="hf_good", update=True)["html"]
 
 
 @library

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -13,6 +14,7 @@ from huggingface_hub import errors as hub
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # public, but not seen by mypy
 
 from ..errors import AuthenticationFailure, DownloadFailed, InvalidName, MissingKey, MultimodelError
+from ..jobs import Cancelled, Job, Meter
 from ..settings import Settings
 from . import faults
 
@@ -27,14 +29,23 @@ def has_token(settings: Settings) -> bool:
 
 
 def push(
-    folder: Path, name: str, settings: Settings, *, token: str = "", private: bool = True, update: bool = False
+    folder: Path,
+    name: str,
+    settings: Settings,
+    *,
+    token: str = "",
+    private: bool = True,
+    update: bool = False,
+    job: Job | None = None,
 ) -> str:
     """Make a repository of the files of a folder, but for KEPT_HERE; returns its address.
 
     `name`: OWNER/NAME, or NAME for the account of the token. `token`: instead of the one that is set. `update`: a
-    repository of that name gets the files as a new commit. Raises MissingKey without a token, AuthenticationFailure
-    where it is refused or may not write there, InvalidName for a name that is none or taken, DownloadFailed.
+    repository of that name gets the files as a new commit. `job` shows how far it is; cancelled before the commit, it
+    leaves a repository without these files. Raises MissingKey without a token, AuthenticationFailure where it is
+    refused or may not write there, InvalidName for a name that is none or taken, DownloadFailed, Cancelled.
     """
+    job = job or Job()
     access = token or faults.token(settings)
     if not access:
         hint = f"Make one that may write at {settings.models.hub_url}/settings/tokens, and give it here or in HF_TOKEN."
@@ -45,13 +56,36 @@ def push(
         raise faults.offline(settings)
     disable_progress_bars()  # they would be drawn into the log of the server
     api = HfApi(endpoint=settings.models.hub_url, token=str(access))
-    with own_errors(name, settings):
+    with own_errors(name, settings), ExitStack() as opened:
         whole = name if "/" in name else f"{api.whoami()['name']}/{name}"
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in KEPT_HERE]
+        files = [opened.enter_context(_Watched(path)) for path in paths]
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        operations = [CommitOperationAdd(name, file) for name, file in zip(names, files, strict=True)]
+        meter = Meter(whole, sum(path.stat().st_size for path in paths), 0, job)
+        for file in files:
+            file.meter = meter
+        job.pause()
         api.create_repo(whole, private=private, exist_ok=update)
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in KEPT_HERE]
-        operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
         api.create_commit(whole, operations, commit_message=f"Upload {folder.name}")
     return f"{settings.models.hub_url}/{whole}"
+
+
+class _Watched(io.BufferedReader):
+    """A file that counts what is read of it the first time, and refuses to be read once nobody waits."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.meter: Meter | None = None  # from when it is sent: before that it is read for its hash
+        self._furthest = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        if self.meter:
+            fresh = max(0, self.tell() - self._furthest)
+            self._furthest += fresh
+            self.meter.add(fresh)
+        return content
 
 
 @contextmanager
@@ -61,6 +95,8 @@ def own_errors(name: str, settings: Settings) -> Iterator[None]:
         yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # of a large file
+        if isinstance(cause, Cancelled):
+            raise cause from None
         if found := _meaning(cause, name, settings):
             raise found from error
         raise
