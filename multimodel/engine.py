@@ -17,6 +17,7 @@ from .errors import MultimodelError
 from .hardware import Device, Hardware, cores, gpu_possible, memory, probe, without_gpu
 from .pool import Pool
 from .pricelist import PriceList
+from .prices import tokens
 from .retry import RetryPolicy
 from .runs import Run
 from .settings import Settings
@@ -184,11 +185,16 @@ class Engine:
             return None
 
     def measure(self, model: Model, messages: Sequence[Message]) -> PromptSize | None:
-        """The size of a prompt where it is known without asking anyone."""
+        """The size of a prompt where it is known without asking anyone; of a service's models an estimate."""
         try:
-            return self.backend(model).measure(messages)
+            return self.backend(model).measure(messages) or self._estimated(_spec(model).id, messages)
         except MultimodelError:
             return None
+
+    def _estimated(self, model: ModelId, messages: Sequence[Message]) -> PromptSize | None:
+        """By letters, of the context that the kept library of prices knows."""
+        context = getattr(self.prices.of(model), "context", None)
+        return PromptSize(tokens(m.content for m in messages), context, estimated=True) if context else None
 
     def inspect(
         self, model: Model, messages: Sequence[Message], params: SamplingParams, *, load: bool = False

@@ -34,6 +34,7 @@ class Tariff:
     of: Callable[[Usage], float]
     source: str
     about: str = ""  # why its price may be another
+    context: int | None = None  # tokens of prompt and answer that its model takes; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +179,13 @@ def _library(name: str, where: dict[str, str], when: datetime, about: str) -> Ta
         )
         return genai.calc_price(counts, name, genai_request_timestamp=when, **where)
 
-    price = str(calculated(Usage()).model_price)
+    nothing = calculated(Usage())
+    price = str(nothing.model_price)
     rates = [part.replace("/", " ").replace(" MTok", "") for part in price.split(", ") if "MTok" in part]
     if not rates:  # paid by the picture or the minute, perhaps
         raise LookupError(name)
     source = f"{', '.join(rates)}, a million tokens; genai-prices {version('genai-prices')}, for {_day(when)}"
-    return Tariff(lambda usage: float(calculated(usage).total_price), source, about)
+    return Tariff(lambda usage: float(calculated(usage).total_price), source, about, nothing.model.context_window)
 
 
 def _day(when: datetime) -> str:

@@ -335,6 +335,17 @@ def turn_of(usage: Usage) -> Turn:
     return Turn("p", Snapshot(ECHO, "x", Timing(0.0, 0.1, 1.0), usage, "stop"), 1)
 
 
+@needs("genai_prices", "openai")
+def test_the_context_of_a_service_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    with Engine(Settings.load()) as engine:
+        _, board = chat(engine, ModelId("openai", "gpt-4o"))
+        ((_, measured),) = board.measure("a" * 4 * 64_000)
+        assert measured.estimated and (measured.tokens, measured.context_length) == (64_000, 128_000)
+        assert meters(board.measure("a" * 4 * 64_000))[0]["words"] == "about 64,000 of 128,000 tokens (50%)"
+        assert not engine.measure(ModelId("openai", "nobody-knows"), [Message("user", "hi")])
+
+
 def test_a_record_takes_up_what_is_learnt() -> None:
     messages = [Message("user", "hi")]
     known = Sent(messages=digest_of(messages)).merge(Sent(dropped=2)).merge(None).merge(Sent(prompt="abc"))
