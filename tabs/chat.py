@@ -26,6 +26,7 @@ from multimodel.registry import source
 from multimodel.settings import Settings
 from multimodel.types import ModelId
 
+from .announce import announcer
 from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
@@ -291,6 +292,7 @@ class ChatTab:
                 self.saw.build()
             self._build_settings()
         sheet()
+        announcer()
         self.link = link_widget()
         self.library = PromptLibrary(self.boards, prompts_widget())
         self._connect(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 
 import gradio as gr
 
@@ -12,6 +13,7 @@ from multimodel.settings import Settings
 
 from .format import size
 
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 
@@ -19,7 +21,8 @@ MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "
 def header_html(settings: Settings, found: hardware.Hardware | None = None) -> str:
     """Name, hardware chip and theme switch. Until the hardware is `found`, the chip says what is known at once."""
     switch = '<button type="button" id="mm-theme" title="Switch between light and dark">Light or dark</button>'
-    return f'<div class="mm-brand">MultiModel</div><div class="mm-grow"></div>{_chip(settings, found)}{switch}'
+    skip = '<a class="mm-skip" href="#mm-prompt">Skip to the prompt</a>'
+    return f'{skip}<div class="mm-brand">MultiModel</div><div class="mm-grow"></div>{_chip(settings, found)}{switch}'
 
 
 def _chip(settings: Settings, found: hardware.Hardware | None) -> str:
@@ -41,7 +44,7 @@ def header(engine: Engine, page: gr.Blocks) -> None:
         header_html(engine.settings),
         elem_id="mm-header",
         apply_default_css=False,
-        js_on_load="element.addEventListener('click', (e) => e.target.closest('#mm-theme') && window.mmSwitchTheme())",
+        js_on_load=(ASSETS / "header.js").read_text("utf-8"),
     )
 
     def found() -> str:

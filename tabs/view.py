@@ -17,6 +17,7 @@ from multimodel.errors import MultimodelError, TooLarge
 from multimodel.types import ModelId, Snapshot, Timing
 
 from . import markdown
+from .announce import told
 from .format import all_figures, backend_name, figures, short_name, spent_figure, stage_text, variations
 from .voting import vote_view
 
@@ -130,6 +131,7 @@ def column_head(board: Board, column: Column) -> dict[str, Any]:
         "backend": ", ".join([backend_name(column.model), *variations(board.spec(column).load)]),
         "own": column.own is not None,
         "running": column.live is not None,
+        "told": told(column),
         "spent": "" if board.hidden else spent_figure(board.spent(column.key)),
     }
 
@@ -172,10 +174,9 @@ def _waiting(answer: Snapshot) -> str:
     bar = ""
     if stage and stage.fraction is not None:
         share = f"{100 * stage.fraction:.0f}"
-        bar = f'<div class="mm-bar" role="progressbar" aria-valuenow="{share}"><i style="width:{share}%"></i></div>'
-    return (
-        f'<div class="mm-stage" role="status">{escape(words)}</div>{bar}<div class="mm-skeleton"><i></i><i></i></div>'
-    )
+        attributes = f'class="mm-bar" role="progressbar" aria-label="{escape(words)}" aria-valuenow="{share}"'
+        bar = f'<div {attributes}><i style="width:{share}%"></i></div>'
+    return f'<div class="mm-stage">{escape(words)}</div>{bar}<div class="mm-skeleton"><i></i><i></i></div>'
 
 
 ENDINGS = {

@@ -62,6 +62,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
     ],
     ["multimodel"],
     ["tabs.format", "tabs.markdown"],
+    ["tabs.announce"],
     ["tabs.leaderboard_page", "tabs.voting"],
     ["tabs.explorer_list"],
     [
@@ -101,6 +102,7 @@ OWNERS = {
     "gradio": [
         "app",
         "tabs.batch",
+        "tabs.announce",
         "tabs.chat",
         "tabs.controls",
         "tabs.conversations",

@@ -251,3 +251,80 @@ def test_prompts_are_kept_found_by_a_slash_and_filled_in(chat: Chat, tmp_path: P
     keys.press("Enter")
     chat.finished(2)
     assert chat.answer(0) == "/etc/passwd is what?"
+
+
+NAMELESS = """() => [...document.querySelectorAll('button, a[href], input, textarea, select, [tabindex="0"]')]
+  .filter((node) => node.checkVisibility() && !node.closest('[aria-hidden=true]'))
+  .filter((node) => !(node.getAttribute('aria-label') || node.getAttribute('aria-labelledby') || node.title
+    || node.textContent.trim() || node.labels?.length || node.placeholder))
+  .map((node) => node.outerHTML.slice(0, 200))"""
+
+PALE = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (front, back) => [0, 1, 2].map((i) => front[i] * front[3] + back[i] * (1 - front[3]));
+  const ground = (node) => {
+    const layers = [];
+    for (let at = node; at; at = at.parentElement) layers.push(rgba(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((back, front) => over(front, back), [255, 255, 255]);
+  };
+  const light = (colour) => {
+    const [r, g, b] = colour.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const found = new Map();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text; (text = walker.nextNode()); ) {
+    const node = text.parentElement, style = getComputedStyle(node), size = parseFloat(style.fontSize);
+    if (!text.data.trim() || size < 4) continue;
+    if (!node.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (node.closest(':disabled, [aria-disabled=true], script, style, template, .mm-skip, #mm-announcer')) continue;
+    const back = ground(node), front = over(rgba(style.color), back);
+    const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+    if (ratio < (large ? 3 : 4.5)) found.set(`${node.className} ${text.data.trim().slice(0, 30)}`, ratio.toFixed(2));
+  }
+  return [...found];
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_screen_reader_hears_each_answer_once_and_everything_can_be_seen(
+    browser: Any, served: Server, theme: str
+) -> None:
+    for chat in visit(browser, served, color_scheme=theme, reduced_motion="reduce"):
+        page = chat.page
+        heard = page.locator("#mm-announcer p")
+        page.keyboard.press("Escape")
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Tab")
+        page.get_by_role("link", name="Skip to the prompt").press("Enter")
+        chat.expect(chat.prompt).to_be_focused()
+        chat.ask("```python\nx = 1  # one\n```\nthe `second` line [link](http://127.0.0.1/)")
+        chat.growing(1)
+        moving = "document.getAnimations().filter((a) => a.playState === 'running').length"
+        assert page.evaluate(moving) == 0
+        assert page.locator(".mm-column [role=log], .mm-live [role=status]").count() == 0
+        chat.finished()
+        chat.expect(heard.last).to_contain_text("slow (Echo) answered, ")
+        spoken = " ".join(heard.all_inner_texts())
+        assert spoken.count("any (Echo) answered") == spoken.count("slow (Echo) answered") == 1
+        chat.act(0, "settings")
+        page.get_by_role("button", name="Presets", exact=True).click()
+        chat.expect(page.locator(".mm-preset").first).to_be_visible()
+        assert page.evaluate(NAMELESS) == []
+        assert page.evaluate(PALE) == []
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Close settings").click()
+        page.set_viewport_size({"width": 720, "height": 450})  # 1440 x 900 at 200 %
+        chat.expect(chat.prompt).to_be_in_viewport(ratio=1)
+        chat.expect(page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("document.querySelector('.mm-body').clientHeight") >= 100

@@ -1,0 +1,45 @@
+"""What a screen reader says of answers: once for each, when it has ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from multimodel.blind import HIDDEN
+from multimodel.board import Column
+
+from .format import called
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+ENDED = {
+    "stopped": "was stopped",
+    "interrupted": "was interrupted",
+    "incomplete": "may be cut",
+    "length": "reached the length limit",
+    "content_filter": "was ended by a content filter",
+}
+"""By finish reason; all others have answered."""
+
+
+def told(column: Column) -> str:
+    """How the last answer of a column ended, in a few words; empty while it is being made, or where there is none."""
+    if column.live or not column.turns:
+        return ""
+    answer, model = column.turns[-1].answer, column.model
+    name = model.name if model.backend == HIDDEN else called(model)
+    if answer.error:
+        return f"{name} failed: {answer.error}"
+    tokens = f", {answer.usage.output_tokens} tokens" if answer.usage else ""
+    return f"{name} {ENDED.get(answer.finish_reason or '', 'answered')}{tokens}"
+
+
+def announcer() -> gr.HTML:
+    """The place that a screen reader listens to."""
+    return gr.HTML(
+        '<div role="status" aria-live="polite"></div>',
+        js_on_load=(ASSETS / "announce.js").read_text("utf-8"),
+        apply_default_css=False,
+        elem_id="mm-announcer",
+        elem_classes="mm-aside",
+    )
