@@ -75,7 +75,7 @@ def test_the_commands_exist(module: str, script: str) -> None:
 def test_the_two_commands_come_first() -> None:
     first, second, *_ = blocks("sh")
     assert first.strip() == "python -m pip install -r requirements.txt && python app.py"
-    assert second.strip() == "python -m pip install -r requirements-dev.txt && python -m pytest"
+    assert second.strip() == "python -m pip install -r requirements-dev.txt && python -m pytest -n 2 --dist loadfile"
 
 
 @pytest.mark.parametrize("file", MARKDOWN)
