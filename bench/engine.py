@@ -21,7 +21,7 @@ from multimodel.board import Board, Options
 from multimodel.engine import Engine
 from multimodel.settings import PerformanceSettings, Settings
 from multimodel.types import ModelId, SamplingParams
-from tabs.chat import follow
+from tabs.live import follow
 
 from . import report
 from .bare import Bare, Sample, cpu, gguf_path
@@ -76,10 +76,11 @@ class Ours:
         board = Board(self.engine, [self.model], Options(SamplingParams(temperature=0.0, max_tokens=max_tokens)))
         events: list[float] = []
         before, began = self._cpu(), time.perf_counter()
-        board.send(prompt)
         unwatch = board.watch(lambda: events.append(time.perf_counter()))
+        board.send(prompt)
         asyncio.run(_follow(board))
         unwatch()
+        events = events or [time.perf_counter()]  # it was over before it could be watched
         answer = board.columns()[0].turns[-1].answer
         if answer.error or not answer.usage or answer.timing.first_token is None:
             raise answer.error or RuntimeError(f"{self.model} said nothing")
@@ -94,8 +95,14 @@ class Ours:
         )
 
     def _cpu(self) -> Used:
-        workers = (child for child in psutil.Process().children() if "multimodel.workers.child" in child.cmdline())
-        return Used(time.process_time(), cpu(*workers))
+        return Used(time.process_time(), cpu(*filter(_is_worker, psutil.Process().children())))
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "multimodel.workers.child" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
 
 
 async def _follow(board: Board) -> None:

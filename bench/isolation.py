@@ -13,16 +13,18 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median, quantiles
+from typing import Any
 
 from multimodel.board import Board
 from multimodel.engine import Engine
 from multimodel.settings import ApiSettings, Endpoint, Settings
 from multimodel.types import ModelId
-from tabs.chat import follow
+from tabs.live import follow
 
 from . import report
 from .peer import WORD, Entry, Peer, peer
 from .report import Report, Table
+from .screen import Screen
 
 FAST = 80
 TARGET = 0.95
@@ -67,14 +69,10 @@ def visible(html: str) -> int:
     return int(numbers[-1]) + 1 if numbers else 0
 
 
-async def watched(views: AsyncGenerator[dict[str, object]], index: int) -> list[Seen]:
-    """What the views showed of one column."""
-    found = []
-    async for view in views:
-        column = view["columns"][index]  # type: ignore[index]
-        html = column["live"] or (column["turns"] or [""])[-1]
-        found.append(Seen(time.perf_counter(), visible(html)))
-    return found
+async def watched(lines: AsyncGenerator[dict[str, Any]], index: int) -> list[Seen]:
+    """What the lines of a page showed of one column."""
+    screen = Screen(index)
+    return [Seen(time.perf_counter(), visible(screen.take(line))) async for line in lines]
 
 
 async def _run(boards: Sequence[Board], seconds: float) -> list[Seen]:

@@ -19,7 +19,7 @@ from multimodel.board import Board, Options
 from multimodel.engine import Engine
 from multimodel.settings import ApiSettings, Endpoint, PerformanceSettings, Settings
 from multimodel.types import ModelId, SamplingParams
-from tabs.chat import follow
+from tabs.live import follow
 
 from . import report
 from .bare import Bare
@@ -27,6 +27,7 @@ from .engine import DATA, PROMPTS, Weights, weights
 from .isolation import paced
 from .peer import Peer, peer
 from .report import ROOT, Report, Table
+from .screen import Screen
 
 WAITS = (0.0, 0.2)  # seconds before the loopback server's first token
 
@@ -41,16 +42,10 @@ class First:
 
 
 async def _first_view(board: Board) -> float:
-    found = 0.0
-    async for view in follow(board, per_second=15):
-        spoken = board.spoken() or not view["running"]
-        found = found or (time.perf_counter() if spoken and "mm-md" in _html(view) else 0.0)
+    screen, found = Screen(), 0.0
+    async for line in follow(board, per_second=15):
+        found = found or (time.perf_counter() if screen.take(line) else 0.0)
     return found
-
-
-def _html(view: dict[str, object]) -> str:
-    column = view["columns"][0]  # type: ignore[index]
-    return str(column["live"] or "".join(column["turns"][-1:]))
 
 
 def ask(engine: Engine, model: ModelId, prompt: str, source: Callable[[], float]) -> First:

@@ -55,6 +55,24 @@ def test_every_module_can_be_imported(name: str) -> None:
     import_module(name)
 
 
+BESIDE = [
+    path
+    for pattern in ("bench/*.py", "guide/*.py", "encoder/*.py", "tests/**/test_*.py")
+    for path in ROOT.glob(pattern)
+]
+
+
+@pytest.mark.parametrize("name", sorted(".".join(p.relative_to(ROOT).with_suffix("").parts) for p in BESIDE))
+def test_what_stands_beside_can_be_imported(name: str) -> None:
+    """pytest leaves out a file of tests, without a word, whose import of ours fails."""
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        if find_spec(str(error.name).partition(".")[0]):
+            raise
+        pytest.skip(f"needs {error.name}")
+
+
 def required(file: str) -> set[str]:
     """The packages a requirements file names, normalised."""
     lines = (ROOT / file).read_text("utf-8").splitlines()
