@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from threading import RLock
@@ -38,6 +39,7 @@ class Boards:
         self._lock = RLock()  # between the events of all visitors
         self._boards: OrderedDict[str, Board] = OrderedDict()
         self._invitations: dict[str, tuple[str, float]] = {}  # code: an address, and when it is no longer taken
+        self.giving: list[Callable[[str, str], object]] = []  # what else goes along when a visitor joins another one
 
     def get(self, id: str | None) -> Board:
         """The board of that address; a new one for an address the server does not know."""
@@ -106,6 +108,8 @@ class Boards:
         secret, _ = _parts(id)
         if id and not address.startswith(secret):
             self.store.give(self.owner(id), self.owner(address))
+            for give in self.giving:
+                give(self.owner(id), self.owner(address))
         return self.get(address)
 
     def kept(self, id: str, chat: str) -> Conversation:

@@ -54,6 +54,7 @@ class Asking:
         self.settings = engine.settings
         self.boards = boards
         self.batches = Batches(engine)
+        boards.giving.append(self.batches.give)
         self._lock = Lock()  # between the requests of all visitors
         self._reports: OrderedDict[Path, tuple[int, Report]] = OrderedDict()
 

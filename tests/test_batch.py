@@ -200,6 +200,21 @@ def test_texts_cannot_be_markup_nor_break_a_table(told: Path) -> None:
     assert len({line.replace("\\|", "").count("|") for line in table[:5]}) == 1
 
 
+def test_the_page_has_charts_failures_and_differences(engine: Engine, tmp_path: Path) -> None:
+    short = Setting("<b>short</b>", SamplingParams(max_tokens=2))
+    broken = ModelId("gguf", str(tmp_path / "none.gguf"))
+    list(run(Batch(prompts=("a b c", "d"), models=(ECHO, broken), settings=(Setting(), short)), tmp_path, engine))
+    page = to_html(report(tmp_path))
+    charts = re.findall(r'<figure class="mb-chart"><figcaption><b>(.*?)</b>', page)
+    assert charts[-1] == "How answers ended" and "Time to first token" in charts
+    assert "milliseconds</text>" in page and "answers</text>" in page
+    assert "<b>short" not in page and "&lt;b&gt;short" in page
+    assert page.count('data-label="answered">0/2') == 2
+    first, second = re.findall(r'<details class="mb-row (.*?)"', page)
+    assert first.split() == ["mb-is-differ", "mb-is-cut", "mb-is-failed"] and second.split()[0] == "mb-is-same"
+    assert re.findall(r"mb-t\d", page.partition("</style>")[2])[:4] == ["mb-t0", "mb-t1", "mb-t2", "mb-t3"]
+
+
 def test_a_report_of_half_a_batch_says_so(engine: Engine, tmp_path: Path) -> None:
     updates = run(BATCH, tmp_path, engine)
     while next(updates).done < 3:

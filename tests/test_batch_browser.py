@@ -47,6 +47,11 @@ def test_a_run_survives_kill_9_and_is_replayed(page: Any, tmp_path: Path) -> Non
     command = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--port", str(free_port())]
     with serving(command, tmp_path, variables, READY) as server:
         chat = open_runs(page, server.url)
+        given = tmp_path / "p.csv"
+        given.write_text("id,prompt\n1,first\n2,second\n")
+        page.locator("[data-prompts-file]").set_input_files(given)
+        chat.expect(page.locator("[data-prompts-said]")).to_contain_text("2 prompts of p.csv")
+        chat.expect(page.locator('[data-set="prompts"]')).to_have_value("first\nsecond")
         page.locator('[data-set="prompts"]').fill(f"<b>hello</b> world\n{COUNTING}")
         for model in ("echo:any", "echo:slow"):
             page.locator("[data-model]").fill(model)
@@ -65,6 +70,7 @@ def test_a_run_survives_kill_9_and_is_replayed(page: Any, tmp_path: Path) -> Non
         other.close()
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
+        page.goto("about:blank")  # Gradio loads its page again by itself once there is a server
     kept = next(tmp_path.rglob("answers.jsonl"))
     before = kept.read_text()
     assert before.count("\n") == 3

@@ -203,6 +203,15 @@ def test_a_run_from_the_form_to_files(asking: Asking, form: dict[str, Any]) -> N
     assert asking.watch(stranger)["gone"] and "error" in asking.report(stranger)
 
 
+def test_runs_go_along_with_a_visitor_who_joins_another_browser(asking: Asking, form: dict[str, Any]) -> None:
+    run = asking.begin(form)["run"]
+    eventually(lambda: not asking.watch({"id": form["id"], "run": run})["shown"]["active"])
+    other = asking.boards.get(None).id
+    asking.boards.join(asking.boards.invite(other), form["id"])
+    assert asking.watch({"id": other, "run": run})["shown"]["done"] == 4
+    assert asking.watch({"id": form["id"], "run": run})["gone"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

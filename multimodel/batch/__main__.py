@@ -24,6 +24,7 @@ from ..settings import Settings
 from ..types import ModelId, SamplingParams
 from . import replay
 from .export import HEAD, cells, to_json, write
+from .page import where_of
 from .plan import Batch, Setting, prompts_of, setting_of
 from .report import Report, report
 from .run import BatchUpdate, run
@@ -133,14 +134,14 @@ def _table(found: Report, width: int) -> Table:
 
 def _verdicts(found: Report) -> Table:
     """How many answers are as they were, and the first that are not."""
-    table = Table("replay", "lane", "prompt", box=None)
+    table = Table("replay", "lane", "where", box=None)
     for kind, words in replay.KINDS.items():
         if count := sum(verdict.kind == kind for verdict in found.verdicts):
             table.add_row(f"{count:,} {words}", "", "")
-    for verdict in [verdict for verdict in found.verdicts if verdict.kind != "identical"][:SHOWN]:
-        item = verdict.item
+    for same in found.parted()[:SHOWN]:
+        item = same[0].item
         lane = found.lanes[item.model * len(found.batch.settings) + item.setting]
-        table.add_row(escape(verdict.words), escape(lane.name), str(item.prompt + 1))
+        table.add_row(escape(same[0].words), escape(lane.name), where_of(same))
     return table
 
 

@@ -141,6 +141,16 @@ class Batches:
             (folder / JOB).unlink(missing_ok=True)  # half removed it is not listed any more
             shutil.rmtree(folder, ignore_errors=True)
 
+    def give(self, owner: str, other: str) -> None:
+        """All batches of a visitor that nobody is asking become another one's."""
+        with self._changed:
+            for job in self.all(owner):
+                folder = self.folder(owner, job.id)
+                if not self._work_of(folder):
+                    with suppress(OSError):  # then it stays where it is
+                        self._home(other).mkdir(parents=True, exist_ok=True)
+                        folder.rename(self._home(other) / job.id)
+
     def all(self, owner: str) -> list[BatchJob]:
         """The batches of a visitor, the newest first."""
         home = self._home(owner)

@@ -29,7 +29,7 @@ class Machine(Form):
     threads: int = 0  # that models share
 
     def __str__(self) -> str:
-        parts = (self.device, f"{self.memory / 1e9:.0f} GB" if self.memory else "", f"{self.cores} cores", self.system)
+        parts = (self.device, f"{self.memory / 1e9:.0f} GB" if self.memory else "", self.system)
         return ", ".join(filter(None, parts)) if self.system else ""
 
 

@@ -204,31 +204,27 @@ def _replay_html(found: Report) -> str:
         for kind, words in KINDS.items()
         if counts[kind]
     )
-    told_apart = [v for v in found.verdicts if v.kind != "identical"]
-    rows = "".join(_verdict_html(found, list(same)) for _, same in groupby(told_apart, key=_alike))
+    rows = "".join(_verdict_html(found, same) for same in found.parted())
     more = f'<details class="mb-parted" open><summary>Where they part</summary>{rows}</details>' if rows else ""
     none = '<span class="mb-soft">No answer has come yet.</span>'
     return f'<section><h2>Replay</h2><div class="mb-verdicts">{told or none}</div>{more}</section>'
 
 
-def _alike(verdict: Verdict) -> tuple[object, ...]:
-    """What fails for the same reason one after another is told once."""
-    if verdict.kind == "error":
-        return verdict.item.model, verdict.item.setting, verdict.words
-    return (verdict.item,)
+def where_of(same: Sequence[Verdict]) -> str:
+    """The prompts of verdicts that are told as one."""
+    first, last = same[0].item.prompt + 1, same[-1].item.prompt + 1
+    return f"prompt {first}" if first == last else f"prompts {first} to {last}"
 
 
 def _verdict_html(found: Report, same: Sequence[Verdict]) -> str:
-    verdict, item, last = same[0], same[0].item, same[-1].item
+    verdict, item = same[0], same[0].item
     lane = item.model * len(found.batch.settings) + item.setting
     texts = "".join(
         f"<p><i>{when}</i><span>{escape(lead)}<mark>{escape(rest) or '(ends here)'}</mark></span></p>"
         for when, (lead, rest) in (("then", verdict.before), ("now", verdict.after))
         if verdict.kind != "error"
     )
-    where = (
-        f"prompt {item.prompt + 1}" if item.prompt == last.prompt else f"prompts {item.prompt + 1} to {last.prompt + 1}"
-    )
+    where = where_of(same)
     if found.batch.repeats > 1 and len(same) == 1:
         where += f", answer {item.repeat + 1}"
     said = f'<span class="mb-v-{verdict.kind}">{escape(verdict.words)}</span>'

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import combinations
+from itertools import combinations, groupby
 from math import ceil
 from pathlib import Path
 from statistics import fmean, median
@@ -88,11 +88,21 @@ class Report:
         """The place of an answer's lane."""
         return one.item.model * len(self.batch.settings) + one.item.setting
 
+    def parted(self) -> list[list[Verdict]]:
+        """The verdicts that are not identical; failures of a lane for one reason, one after another, as one."""
+        others = [verdict for verdict in self.verdicts if verdict.kind != "identical"]
+        return [list(same) for _, same in groupby(others, key=_reason)]
+
     @property
     def title(self) -> str:
         """What was asked, in a line."""
         prompts, lanes = len(self.batch.prompts), len(self.lanes)
         return f"{prompts:,} prompt{'s' * (prompts != 1)}, {lanes} lane{'s' * (lanes != 1)}"
+
+
+def _reason(verdict: Verdict) -> tuple[object, ...]:
+    item = verdict.item
+    return (item.model, item.setting, verdict.words) if verdict.kind == "error" else item
 
 
 def report(folder: Path, settings: Settings | None = None) -> Report:

@@ -40,7 +40,7 @@ STYLE = (
 .mb-report .mb-lanes thead th { border: 0; color: var(--mm-soft); font-size: 12.5px; font-weight: 400 }
 .mb-report .mb-lanes th:first-child { text-align: left; font-weight: 600; white-space: normal; overflow-wrap: anywhere }
 .mb-report .mb-lanes small { margin-left: 8px; color: var(--mm-soft); font-size: 12.5px; font-weight: 400 }
-.mb-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 12px;
+.mb-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(520px, 100%), 1fr)); gap: 12px;
   align-items: start; margin-top: 16px }
 .mb-chart { min-width: 0; margin: 0; padding: 12px 16px 6px; border: 1px solid var(--mm-line); border-radius: 12px;
   background: var(--mm-card) }
