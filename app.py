@@ -23,6 +23,7 @@ from multimodel.errors import MultimodelError
 from multimodel.finetune.tables import Limits
 from multimodel.settings import Settings
 from multimodel.web import Guard
+from tabs.attached import attached_route
 from tabs.batch import BatchTab
 from tabs.chat import ChatTab
 from tabs.explorer import CHAT, ExplorerTab
@@ -45,6 +46,7 @@ STYLES = (
     "votes",
     "batch",
     "saw",
+    "parts",
 )
 
 
@@ -101,7 +103,7 @@ def serve(page: gr.Blocks, boards: Boards, host: str, port: int, *, browser: boo
         head_paths=[ASSETS / "head.html"],
         app_kwargs={
             "middleware": [Middleware(Guard, allowed_hosts=settings.security.allowed_hosts)],
-            "routes": [live_route(boards, settings.performance.updates_per_second)],
+            "routes": [live_route(boards, settings.performance.updates_per_second), attached_route(boards)],
         },
     )
     return str(address)

@@ -335,7 +335,10 @@ element.addEventListener("click", (event) => {
     columns.querySelector(`[data-key="${button.dataset.goto}"]`).scrollIntoView({ inline: "start", block: "nearest" });
   else if (button.dataset.edit) edit(button);
   else if (button.dataset.send) sendEdit(button.closest(".mm-edit"), button.dataset.send === "all");
-  else if (button.dataset.cancel) leaveEdit(button.closest(".mm-turn"));
+  else if (button.dataset.results) {
+    const results = [...button.closest(".mm-calls").querySelectorAll("textarea")].map((field) => field.value);
+    trigger("act", { op: "results", key: column.dataset.key, turn: Number(button.dataset.results), results });
+  } else if (button.dataset.cancel) leaveEdit(button.closest(".mm-turn"));
   else if (button.dataset.act) {
     const turn = button.dataset.turn ? { turn: Number(button.dataset.turn) } : {};
     button.closest("details")?.removeAttribute("open");

@@ -6,6 +6,8 @@ until somebody decides otherwise here.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .board import Board, Column
 from .conversation import Turn
 from .errors import BadRequest
@@ -15,7 +17,19 @@ HIDDEN = "hidden"
 """The backend that a model seems to have while its name is hidden."""
 
 ALLOWED = frozenset(
-    ["decide", "reveal", "stop", "regenerate", "regenerate-all", "edit", "resume", "clear", "remove", "refresh"]
+    [
+        "decide",
+        "reveal",
+        "results",
+        "stop",
+        "regenerate",
+        "regenerate-all",
+        "edit",
+        "resume",
+        "clear",
+        "remove",
+        "refresh",
+    ]
 )
 """What a person can do in a column while names are hidden."""
 
@@ -54,10 +68,19 @@ def masked(column: Column, at: int) -> Column:
     """A column without a name; of its answers only the newest, and of that only what was said."""
     name = ModelId(HIDDEN, letter(at))
     count = len(column.turns) if column.live else len(column.turns) - 1
-    folded = [Turn(turn.prompt, Snapshot(name, "", Timing(0.0), notes=(EARLIER,))) for turn in column.turns[:count]]
-    newest = [Turn(t.prompt, _said(t.answer, name), t.id, t.parent, t.column, t.at) for t in column.turns[count:]]
+    earlier = Snapshot(name, "", Timing(0.0), notes=(EARLIER,))
+    folded = [_asked(turn, Turn(turn.prompt, earlier)) for turn in column.turns[:count]]
+    newest = [
+        _asked(t, Turn(t.prompt, _said(t.answer, name), t.id, t.parent, t.column, t.at)) for t in column.turns[count:]
+    ]
     live = _said(column.live, name) if column.live else None
-    return Column(column.key, name, (*folded, *newest), None, column.asked, live, column.cursor)
+    sent = _asked(column.sent, Turn(column.asked, earlier)) if column.sent else None
+    return Column(column.key, name, (*folded, *newest), None, column.asked, live, column.cursor, sent)
+
+
+def _asked(turn: Turn, shown: Turn) -> Turn:
+    """What a person sent along is no secret."""
+    return replace(shown, files=turn.files, results=turn.results)
 
 
 def _said(answer: Snapshot, name: ModelId) -> Snapshot:
@@ -69,4 +92,5 @@ def _said(answer: Snapshot, name: ModelId) -> Snapshot:
         error=BadRequest(FAILED) if answer.error else None,
         stage=WORKING if answer.stage else None,
         reasoning=answer.reasoning,
+        calls=answer.calls,
     )

@@ -14,15 +14,30 @@ from random import SystemRandom
 from threading import RLock, Thread
 from typing import Literal, Protocol
 
-from .conversation import MAX_COLUMNS, Blind, Conversation, Lane, Options, State, Tree, Turn, cut, now, title_of
+from .attachment import Attachment, check
+from .conversation import (
+    MAX_COLUMNS,
+    Blind,
+    Conversation,
+    Lane,
+    Options,
+    State,
+    Tree,
+    Turn,
+    cut,
+    now,
+    same_question,
+    title_of,
+)
 from .engine import Engine
 from .errors import BadRequest, InvalidModelId, MultimodelError
+from .messages import conversation
 from .modifiers import forced
 from .prices import Expected, Spent, expected, total
 from .registry import honoured
 from .runs import Run
 from .topics import topic_of
-from .types import Message, ModelId, ModelSpec, Prompt, PromptSize, Snapshot, digest_of
+from .types import Message, ModelId, ModelSpec, Prompt, PromptSize, Snapshot, ToolResult, digest_of
 from .votes import Ballot, Standpoint, Style, Verdict, Vote
 from .waiting import Queue
 
@@ -47,6 +62,7 @@ class Column:
     asked: str = ""  # the prompt being answered
     live: Snapshot | None = None  # its answer so far; None when nothing is being answered
     cursor: int = 0  # counts what changed in `live`
+    sent: Turn | None = None  # what is being answered, with all that went with the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,24 @@ class Asked:
     spec: ModelSpec
     messages: tuple[Message, ...]
     exact: bool | None  # whether these are the messages that were sent; None: it was not written down
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person asks in one turn."""
+
+    prompt: str
+    files: tuple[Attachment, ...] = ()
+    results: tuple[ToolResult, ...] = ()
+
+    @classmethod
+    def of(cls, turn: Turn) -> Question:
+        """That of a turn."""
+        return cls(turn.prompt, turn.files, turn.results)
+
+    def messages(self, system: str, turns: Sequence[Turn]) -> list[Message]:
+        """What a model is sent after these turns."""
+        return conversation(system, turns, self.prompt, self.files, self.results)
 
 
 class Keeper(Protocol):
@@ -76,18 +110,6 @@ class Keeper(Protocol):
 
     def flush(self) -> None:
         """Write what is not yet written."""
-
-
-def conversation(system: str, turns: Sequence[Turn], prompt: str) -> list[Message]:
-    """What a model is sent: the system prompt, the turns that were answered, the new prompt.
-
-    A turn without an answer (it failed at once) is left out: two prompts in a row break many chat templates.
-    """
-    messages = [Message("system", system)] if system.strip() else []
-    for turn in turns:
-        if turn.answer.text:
-            messages += [Message("user", turn.prompt), Message("assistant", turn.answer.text)]
-    return [*messages, Message("user", prompt)]
 
 
 class Board:
@@ -224,16 +246,20 @@ class Board:
 
     # what a person does with a prompt
 
-    def send(self, prompt: str, *, seen: int | None = None) -> bool:
+    def send(self, prompt: str, *, seen: int | None = None, files: Sequence[Attachment] = ()) -> bool:
         """Ask every column, or while answers are on their way put the prompt into the queue; whether it was not empty.
         Raises BadRequest where too many wait.
 
         `seen`: the revision that the person saw. What another page has asked since then stays, as another version.
+        `files`: what goes with it; a column that takes no pictures answers with why. Such a prompt cannot wait.
         """
         with self._lock:
             if not prompt.strip():
                 return False
             self._settle()
+            check(files)
+            if self._runs and files:
+                raise BadRequest("A prompt with files does not wait in line.", hint="Send it once all have answered.")
             if self._runs:
                 first = not self._queue
                 self._keep_queue(self._queue.add(prompt))
@@ -241,8 +267,26 @@ class Board:
                     self._go_on_after(run)
             else:
                 lanes = self._anew()
-                self._step((self._ask(lane, prompt, self._seen_head(lane, seen)) for lane in lanes), anew=True)
+                question = Question(prompt, tuple(files))
+                self._step((self._ask(lane, question, self._seen_head(lane, seen)) for lane in lanes), anew=True)
             return True
+
+    def answer_calls(self, key: str, turn: int, results: Sequence[str]) -> None:
+        """Give a column the results of the calls that its last answer ended with. Raises BadRequest where it has none.
+
+        An empty result is one too: many functions return nothing.
+        """
+        with self._lock:
+            self._settle()
+            lane, found = self._lane(key), self._shown(key, turn)
+            if not found or lane.head != turn or len(results) != len(found.answer.calls) or not results:
+                raise BadRequest("This call is answered already, or gone.", hint="Look at the conversation again.")
+            told = tuple(
+                ToolResult(call.name, text, call.id) for call, text in zip(found.answer.calls, results, strict=True)
+            )
+            words = "\n\n".join(f"{result.name}: {result.content}" for result in told)
+            asked = self._ask(lane, Question(words, results=told), turn)
+            self._step(asked if other is lane else other for other in self._state.lanes)
 
     # prompts that wait
 
@@ -279,7 +323,7 @@ class Board:
             return
         first = self._queue.waiting[0]
         self._keep_queue(self._queue.remove(first.id))
-        self._step((self._ask(lane, first.prompt, lane.head) for lane in self._anew()), anew=True)
+        self._step((self._ask(lane, Question(first.prompt), lane.head) for lane in self._anew()), anew=True)
 
     def _go_on_after(self, run: Run) -> None:
         """See to it that the queue goes on when this run has ended, whether a page is looking or not."""
@@ -306,7 +350,7 @@ class Board:
         """Ask another prompt in the place of one; the old one stays as a version. `everywhere` as in `regenerate`."""
         with self._lock:
             self._settle()
-            if prompt.strip() and (found := self._shown(key, turn)):
+            if prompt.strip() and (found := self._shown(key, turn)) and not found.results:
                 self._again(key, found, prompt, everywhere)
 
     def resume(self, key: str) -> None:
@@ -502,7 +546,7 @@ class Board:
         depth = len(self._tree.path(turn.id))
         paths = [(lane, self._path(lane)) for lane in self._state.lanes]
         found = [(lane, path[depth - 1]) for lane, path in paths if len(path) >= depth]
-        return [(lane, self._now(t)) for lane, t in found if t.prompt == turn.prompt]
+        return [(lane, self._now(t)) for lane, t in found if same_question(t, turn)]
 
     def _now(self, turn: Turn) -> Turn:
         return replace(turn, answer=self._runs[turn.id].newest.snapshot) if turn.id in self._runs else turn
@@ -607,7 +651,7 @@ class Board:
             self._settle()
             mine = self._tree[turn]
             depth = len(self._tree.path(turn))
-            found = [t for t in self._tree.turns if t.prompt == mine.prompt and t.id not in self._runs]
+            found = [t for t in self._tree.turns if same_question(t, mine) and t.id not in self._runs]
             lanes = {lane.key: lane for lane in self._state.lanes}
             same = [t for t in found if t.column in lanes and t.answer.text and len(self._tree.path(t.id)) == depth]
             return tuple((lanes[t.column], t) for t in same)
@@ -616,11 +660,11 @@ class Board:
         """What a local model read, as it reads it now; see `Engine.inspect`."""
         return self._engine.inspect(asked.spec, asked.messages, asked.turn.asked.params, load=load)
 
-    def measure(self, prompt: str) -> list[tuple[Column, PromptSize]]:
+    def measure(self, prompt: str, files: Sequence[Attachment] = ()) -> list[tuple[Column, PromptSize]]:
         """The size of the next prompt for each column that can tell."""
         sizes = []
         for column in self.columns():
-            messages = conversation(self.options(column).system, column.turns, prompt)
+            messages = conversation(self.options(column).system, column.turns, prompt, files)
             if size := self._engine.measure(self.spec(column), messages):
                 sizes.append((column, size))
         return sizes
@@ -652,27 +696,27 @@ class Board:
         if everywhere:
             for lane in self._state.lanes:
                 path = self._path(lane)
-                if len(path) >= depth and path[depth - 1].prompt == found.prompt:
+                if len(path) >= depth and same_question(path[depth - 1], found):
                     places.setdefault(lane.key, path[depth - 1])
         lanes = (
-            self._ask(lane, prompt, places[lane.key].parent, anyway=anyway)
+            self._ask(lane, replace(Question.of(found), prompt=prompt), places[lane.key].parent, anyway=anyway)
             if lane.key in places and lane.head not in self._runs
             else lane
             for lane in (self._anew() if everywhere else self._state.lanes)
         )
         self._step(lanes, anew=everywhere)
 
-    def _ask(self, lane: Lane, prompt: str, parent: int | None, *, anyway: bool = False) -> Lane:
+    def _ask(self, lane: Lane, question: Question, parent: int | None, *, anyway: bool = False) -> Lane:
         options = lane.own or self.shared
-        messages = conversation(options.system, self._tree.path(parent), prompt)
+        messages = question.messages(options.system, self._tree.path(parent))
         spec = self._spec(lane.model, options)
         run = self._engine.start(forced(spec) if anyway else spec, messages, options.params)
-        return self._asked(lane, prompt, parent, options, run)
+        return self._asked(lane, question, parent, options, run)
 
     def _resumed(self, lane: Lane, last: Turn) -> Lane:
         """Ask for the rest of an answer: of the text itself where the backend can, else in words."""
         options, before = lane.own or self.shared, replace(last.answer, error=None)
-        messages = conversation(options.system, self._tree.path(last.parent), last.prompt)
+        messages = Question.of(last).messages(options.system, self._tree.path(last.parent))
         messages.append(Message("assistant", before.text))
         spec = self._spec(lane.model, options)
         capabilities = self._engine.capabilities(spec)
@@ -680,10 +724,11 @@ class Board:
             messages.append(Message("user", GO_ON))
             before = replace(before, notes=(*before.notes, ASKED_TO_GO_ON))
         run = self._engine.start(spec, messages, options.params, before=before)
-        return self._asked(lane, last.prompt, last.parent, options, run)
+        return self._asked(lane, Question.of(last), last.parent, options, run)
 
-    def _asked(self, lane: Lane, prompt: str, parent: int | None, options: Options, run: Run) -> Lane:
-        turn = Turn(prompt, run.newest.snapshot, self._tree.next, parent, lane.key, now(), options)
+    def _asked(self, lane: Lane, question: Question, parent: int | None, options: Options, run: Run) -> Lane:
+        turn = Turn(question.prompt, run.newest.snapshot, self._tree.next, parent, lane.key, now(), options)
+        turn = replace(turn, files=question.files, results=question.results)
         self._tree.add(turn)
         self._runs[turn.id] = run
         for listener, ends in self._watchers.items():
@@ -774,12 +819,12 @@ class Board:
             return Column(lane.key, lane.model, self._path(lane), lane.own)
         asked, newest = self._tree[lane.head], run.newest
         before = self._tree.path(asked.parent)
-        return Column(lane.key, lane.model, before, lane.own, asked.prompt, newest.snapshot, newest.cursor)
+        return Column(lane.key, lane.model, before, lane.own, asked.prompt, newest.snapshot, newest.cursor, asked)
 
 
 def _messages(turn: Turn, before: Sequence[Turn]) -> tuple[tuple[Message, ...], bool | None]:
     """What the model of a turn was sent, and whether that is certain: None where it was not written down."""
-    messages = conversation(turn.asked.system, before, turn.prompt)
+    messages = Question.of(turn).messages(turn.asked.system, before)
     sent = turn.answer.sent
     if not (sent and sent.messages):
         return tuple(messages), None

@@ -8,7 +8,9 @@ from contextlib import closing
 from dataclasses import replace
 
 from .errors import MultimodelError, Unexpected
+from .messages import taken
 from .retry import RetryPolicy, stream_with_retries
+from .spoken import Spoken
 from .types import Backend, Chunk, Message, ModelId, SamplingParams, Sent, Snapshot, Timing, digest_of
 
 RESTARTS_CLOCK = frozenset({"queued", "downloading", "starting", "loading", "retrying"})
@@ -31,13 +33,15 @@ def ask(
 
     While nothing is new the same snapshot is yielded again, at least every quarter of a second: a chance to close.
     """
-    taken, known = params.only(backend.capabilities.params), replace(sent or Sent(), messages=digest_of(messages))
-    now = Snapshot(backend.model, "", Timing(clock()), params=taken, sent=known)
+    honoured, known = params.only(backend.capabilities.params), replace(sent or Sent(), messages=digest_of(messages))
+    now = Snapshot(backend.model, "", Timing(clock()), params=honoured, sent=known)
     yield now
     try:
+        messages, notes = taken(messages, backend.capabilities)
+        now, spoken = replace(now, notes=notes) if notes else now, Spoken(calls=params.tools is not None)
         with closing(stream_with_retries(backend, messages, params, policy, clock, sleep)) as chunks:
             for chunk in chunks:
-                now = fold(now, chunk, clock)
+                now = fold(now, spoken.told(chunk), clock)
                 yield now
         if not now.done:
             yield replace(now, finish_reason="incomplete", stage=None)
@@ -99,13 +103,14 @@ def fold(now: Snapshot, chunk: Chunk, clock: Callable[[], float]) -> Snapshot:
         timing=_timing(now.timing, chunk, at, waiting=_restarts(now)),
         usage=chunk.usage or now.usage,
         finish_reason=chunk.finish_reason,
-        stage=None if chunk.text or chunk.reasoning or chunk.finish_reason else chunk.stage or now.stage,
+        stage=None if chunk.text or chunk.reasoning or chunk.calls or chunk.finish_reason else chunk.stage or now.stage,
         notes=(*now.notes, chunk.note) if chunk.note and chunk.note not in now.notes else now.notes,
         logprobs=now.logprobs + chunk.logprobs,
         cost=chunk.cost or now.cost,
         provider=chunk.provider or now.provider,
         memory=now.memory if chunk.memory is None else max(chunk.memory, now.memory or 0),
         sent=(now.sent or Sent()).merge(chunk.sent) if chunk.sent else now.sent,
+        calls=chunk.calls or now.calls,
     )
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
+from .attachment import Attachment
 from .errors import InvalidParameter
-from .types import LoadOptions, ModelId, SamplingParams, Snapshot, whole
+from .types import LoadOptions, ModelId, SamplingParams, Snapshot, ToolResult, whole
 
 MAX_COLUMNS = 4
 TITLE = 60  # characters of the first prompt that make a title
@@ -59,6 +60,8 @@ class Turn:
     at: float = 0.0  # seconds since 1970
     asked: Options = Options()
     place: Place = Place()
+    files: tuple[Attachment, ...] = ()  # what went with the prompt
+    results: tuple[ToolResult, ...] = ()  # of the calls of the turn before: what was really sent; `prompt` tells of it
 
     def __hash__(self) -> int:
         """Of what tells turns apart: the page asks for it, of every turn at every update, to find its HTML again."""
@@ -170,9 +173,20 @@ class Tree:
 
     def _place(self, turn: Turn) -> Place:
         beside = sorted(self._beside[turn.parent, turn.column])
-        newest = {self._turns[id].prompt: id for id in beside}  # in the order in which they were first asked
-        answers = tuple(id for id in beside if self._turns[id].prompt == turn.prompt)
-        return Place(tuple(newest.values()), list(newest).index(turn.prompt), answers, answers.index(turn.id))
+        newest = {_question(self._turns[id]): id for id in beside}  # in the order in which they were first asked
+        mine = _question(turn)
+        answers = tuple(id for id in beside if _question(self._turns[id]) == mine)
+        return Place(tuple(newest.values()), list(newest).index(mine), answers, answers.index(turn.id))
+
+
+def _question(turn: Turn) -> tuple[object, ...]:
+    """What makes two turns ask the same."""
+    return turn.prompt, tuple(file.hash for file in turn.files), turn.results
+
+
+def same_question(one: Turn, other: Turn) -> bool:
+    """Whether both turns ask the same, with the same files."""
+    return _question(one) == _question(other)
 
 
 def now() -> float:

@@ -9,6 +9,7 @@
     - MissingDependency         a Python package is not installed
     - InvalidName               a name that cannot be a folder's, or that is taken
   x DataError                   the data set cannot be read or trained on
+  x FileRefused                 a file cannot go with a prompt
   x TrainingError               a training run did not reach its end
     - Diverged                  the loss is not a number any more
     - DiskFull                  no room for the next checkpoint or the model
@@ -74,6 +75,9 @@ class InvalidName(ConfigError): ...
 
 
 class DataError(MultimodelError): ...
+
+
+class FileRefused(MultimodelError): ...
 
 
 class TrainingError(MultimodelError): ...

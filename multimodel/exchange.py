@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import binascii
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from .attachment import Attachment
 from .conversation import MAX_COLUMNS, Conversation, State, Tree, Turn
-from .errors import ForeignFile, MultimodelError
+from .errors import BadRequest, ForeignFile, MultimodelError
 from .store.forms import KEY, LATEST, Form, TurnForm, complaint
 from .types import ModelId, Snapshot, TokenLogprob
 
@@ -28,16 +31,31 @@ class File(Form):
     created: float = Field(ge=0, le=LATEST)
     state: State
     turns: tuple[TurnForm, ...]
+    bodies: dict[str, str] = Field({})  # of the files that went with prompts, by hash, in base64
 
 
 def to_json(kept: Conversation, logprobs: Logprobs) -> str:
-    """Everything that is kept of a conversation, but for the steps that undo goes back."""
+    """Everything that is kept of a conversation, but for the steps that undo goes back.
+
+    Raises BadRequest where that is more than `from_json` takes.
+    """
     turns = tuple(TurnForm.of(turn, logprobs.get(turn.id, ())) for turn in kept.turns)
     state = State(1, kept.states[-1].lanes, kept.states[-1].shared)
+    bodies = {file.hash: b64encode(file.body).decode() for turn in kept.turns for file in turn.files}
     file = File(
-        format="multimodel-conversation", version=1, title=kept.title, created=kept.created, state=state, turns=turns
+        format="multimodel-conversation",
+        version=1,
+        title=kept.title,
+        created=kept.created,
+        state=state,
+        turns=turns,
+        bodies=bodies,
     )
-    return file.model_dump_json(indent=1, exclude_defaults=True) + "\n"
+    text = file.model_dump_json(indent=1, exclude_defaults=True) + "\n"
+    if bodies and len(text) > LARGEST:
+        hint = "Export it as Markdown or as a page, or branch off the part that you need."
+        raise BadRequest(f"With its files it is larger than {LARGEST // 1_000_000} MB.", hint=hint)
+    return text
 
 
 def from_json(text: str) -> tuple[Conversation, Logprobs]:
@@ -49,7 +67,8 @@ def from_json(text: str) -> tuple[Conversation, Logprobs]:
         file = File.model_validate_json(text)
         if trouble := _trouble(file):
             raise ForeignFile(f"The file is damaged: {trouble}.", hint=hint)
-        turns = tuple(form.turn() for form in file.turns)
+        bodies = {hash: b64decode(body, validate=True) for hash, body in file.bodies.items()}
+        turns = tuple(form.turn(bodies) for form in file.turns)
         logprobs = {form.id: form.read_logprobs() for form in file.turns if form.logprobs}
     except ValidationError as error:
         raise ForeignFile(f"This is no conversation of this app. {complaint(error)}.", hint=hint) from None
@@ -57,6 +76,8 @@ def from_json(text: str) -> tuple[Conversation, Logprobs]:
         raise ForeignFile("The file is damaged: a token is made of no bytes.", hint=hint) from None
     except ForeignFile:
         raise
+    except binascii.Error:
+        raise ForeignFile("The file is damaged: something attached is not in base64.", hint=hint) from None
     except MultimodelError as error:  # a parameter out of its range
         raise ForeignFile(f"The file is damaged: {error}", hint=hint) from None
     return Conversation(file.title, file.created, (file.state,), turns), logprobs
@@ -90,6 +111,10 @@ def rows(kept: Conversation) -> list[tuple[Turn | None, ...]]:
     return list(zip_longest(*(tree.path(lane.head) for lane in kept.states[-1].lanes)))
 
 
+def _about(file: Attachment) -> str:
+    return f"{file.name} ({file.detail})" if file.detail else file.name
+
+
 def to_markdown(kept: Conversation, figures: Callable[[Snapshot], str]) -> str:
     """What the columns show, for reading. `figures`: a line on an answer."""
     parts = [f"# {kept.title}"]
@@ -98,8 +123,11 @@ def to_markdown(kept: Conversation, figures: Callable[[Snapshot], str]) -> str:
         for turn in filter(None, row):
             if turn.prompt != prompt:
                 prompt = turn.prompt
+                parts += [f"*Attached: {sent}.*"] if (sent := ", ".join(map(_about, turn.files))) else []
                 parts.append("\n".join(f"> {line}".rstrip() for line in prompt.splitlines()))
             said = turn.answer
-            parts += [f"## {said.model}", said.text or (f"*{said.error}*" if said.error else "*No answer.*")]
+            calls = [f"Wants to call `{call.name}`:\n\n```json\n{call.arguments}\n```" for call in said.calls]
+            empty = "" if calls else f"*{said.error}*" if said.error else "*No answer.*"
+            parts += [f"## {said.model}", *filter(None, [said.text or empty]), *calls]
             parts.append(f"*{figures(said)}*")
     return "\n\n".join(parts) + "\n"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any, Literal, Protocol, Self
 
 from .errors import InvalidModelId, InvalidParameter, MultimodelError
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal[
     "stop", "length", "content_filter", "tool_calls", "stopped", "incomplete", "interrupted", "error"
 ]
@@ -35,6 +36,40 @@ def whole(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A picture, in one of the forms that every service and browser reads."""
+
+    media_type: Literal["image/png", "image/jpeg"]
+    data: bytes = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """An address that holds the picture itself."""
+        return f"data:{self.media_type};base64,{b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that a model wants called. While the answer is on its way its arguments may not be whole."""
+
+    name: str
+    arguments: str = ""  # as the model wrote them: JSON, unless it made a mistake
+    id: str = ""  # what the result refers to
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a person answers to a call."""
+
+    name: str
+    content: str
+    id: str = ""  # of the call
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content", whole(self.content))
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation. Halves of a character, which no wire and no file can carry, become U+FFFD.
 
@@ -44,6 +79,10 @@ class Message:
 
     role: Role
     content: str
+    images: tuple[Image, ...] = ()  # of a user message
+    calls: tuple[ToolCall, ...] = ()  # of an assistant message
+    name: str = ""  # of a tool message: what was called
+    call: str = ""  # of a tool message: the id of the call
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "content", whole(self.content))
@@ -163,6 +202,10 @@ class SamplingParams:
     grammar: str | None = None  # GBNF, the notation of llama.cpp; its rule `root` is the whole answer
     json_schema: str | None = None  # JSON text; the answer is JSON that follows it
     top_logprobs: int | None = None  # log-probability of each token, and of this many likeliest in its place
+    tools: str | None = (
+        None  # JSON text; functions that the model may ask to have called, as `multimodel.tools` reads it
+    )
+    tool_choice: str | None = None  # auto, none, required, or the name of one of the tools
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -311,7 +354,14 @@ def digest(what: object) -> str:
 
 def digest_of(messages: Sequence[Message]) -> str:
     """The digest of a conversation as it is sent."""
-    return digest([[message.role, message.content] for message in messages])
+    return digest([_sent_form(message) for message in messages])
+
+
+def _sent_form(message: Message) -> list[object]:
+    form: list[object] = [message.role, message.content]
+    form += [sha256(image.data).hexdigest() for image in message.images]
+    form += [[call.name, call.arguments, call.id] for call in message.calls]
+    return [*form, message.call] if message.call else form
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +412,7 @@ class Chunk:
     provider: str = ""  # who answers, where a router chose
     memory: int | None = None  # bytes that the process of a local model takes just now
     sent: Sent | None = None  # what the backend can now tell of the request
+    calls: tuple[ToolCall, ...] = ()  # all calls so far, the last one perhaps not whole; () says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +466,7 @@ class Snapshot:
     provider: str = ""  # who answered, where a router chose
     memory: int | None = None  # bytes, the most that the process of a local model was seen to take; None: not known
     sent: Sent | None = None  # None until the model is asked, and where it was not written down
+    calls: tuple[ToolCall, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -431,6 +483,7 @@ class Capabilities:
     system_role: bool = True
     key_var: str | None = None  # for example OPENAI_API_KEY
     prefill: bool = False  # a conversation that ends with an answer is one that the model goes on with
+    images: bool = False  # True too where only the service knows
 
 
 @dataclass(frozen=True, slots=True)

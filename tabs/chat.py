@@ -17,16 +17,18 @@ import gradio as gr
 from gradio.components import Component
 
 from multimodel import blind
-from multimodel.board import Board, Column
+from multimodel.board import Board, Column, Options
 from multimodel.boards import Boards
 from multimodel.catalog import catalog, discover, nearest
 from multimodel.engine import Engine
 from multimodel.errors import InvalidModelId, MultimodelError
 from multimodel.registry import source
 from multimodel.settings import Settings
+from multimodel.tools import tools_from
 from multimodel.types import ModelId
 
 from .announce import announcer
+from .attach import AttachPanel
 from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
@@ -83,6 +85,7 @@ class ChatTab:
         self.saw = SawPanel(engine, boards)
         self.cost = CostLine(boards)
         self.leaderboard = LeaderboardPanel(boards)
+        self.attach = AttachPanel(engine)
 
     # handlers: each takes the board's id and returns what changes
 
@@ -111,7 +114,8 @@ class ChatTab:
         """Let the page show this board from now on, and the conversations in which the words occur."""
         entries = self.entries(board, words=words)
         view = board_view(board, opening=True)
-        return {self.id: board.id, self.stage: view, self.warning: "", self.list: entries}
+        files = self.attach.view(board)
+        return {self.id: board.id, self.stage: view, self.warning: "", self.list: entries, self.attach.widget: files}
 
     def entries(self, board: Board, **more: Any) -> dict[str, Any]:
         """The visitor's conversations as the page lists them."""
@@ -121,15 +125,23 @@ class ChatTab:
         """One prompt for all columns. It stays in the box when it cannot be sent. `seen`: the revision of the page."""
         board = self.boards.get(id)
         revision = None if seen is None else int(seen)
-        branched = board.moved_on(revision)
+        branched, files = board.moved_on(revision), self.attach.waiting.of(id)
+        if files and not prompt.strip():
+            return {self.warning: _warning(["Write what to do with the file."])}
         try:
-            sent = board.send(prompt, seen=revision)
+            sent = board.send(prompt, seen=revision, files=files)
         except MultimodelError as error:
             return {self.warning: _warning([f"{error} {error.hint}"])}
         if not sent:
             return {self.stage: self._view(board)}
-        warning = _warning([BRANCHED] if branched else [])
-        return {self.prompt: "", self.warning: warning, self.stage: self._view(board), self.list: self.entries(board)}
+        self.attach.waiting.clear(id)
+        return {
+            self.prompt: "",
+            self.warning: _warning([BRANCHED] if branched else []),
+            self.stage: self._view(board),
+            self.list: self.entries(board),
+            self.attach.widget: self.attach.view(board),
+        }
 
     def act(self, id: str, event: gr.EventData) -> dict[Component, Any]:
         """What a person did in a column."""
@@ -145,7 +157,12 @@ class ChatTab:
             self._change(board, event)
         except MultimodelError as error:
             return {self.stage: self._view(board), self.warning: _warning([f"{error} {error.hint}"])}
-        return {self.stage: self._view(board), self.warning: ""}
+        files = {self.attach.widget: self.attach.view(board)} if op == "choose" else {}
+        return {self.stage: self._view(board), self.warning: "", **files}
+
+    def attached(self, id: str, event: gr.EventData) -> dict[str, Any]:
+        """A file for the next prompt came, or is not to be sent."""
+        return self.attach.act(self.boards.get(id), event)
 
     def _change(self, board: Board, event: gr.EventData) -> None:
         key, settings = event.key, self.engine.settings
@@ -164,6 +181,7 @@ class ChatTab:
             "bad": lambda: board.vote(key, turn or 0, "bad"),
             "decide": lambda: decide(board, event),
             "reveal": lambda: board.reveal(),
+            "results": lambda: board.answer_calls(key, turn or 0, [str(text) for text in event.results]),
             "continue-all": lambda: board.continue_all(key, turn or 0),
             "clear": lambda: board.clear(key),
             "remove": lambda: board.remove(key),
@@ -209,7 +227,7 @@ class ChatTab:
         if not prompt.strip():
             return "", []
         board = self.boards.get(id)
-        sizes = board.measure(prompt)
+        sizes = board.measure(prompt, self.attach.waiting.of(id))
         found = [text for column, size in sizes if (text := overflow(column.model, size))]
         if board.hidden:  # how long a context is tells models apart
             return _warning([blind.TOO_LONG] if found else []), []
@@ -221,12 +239,13 @@ class ChatTab:
         """Open the settings that all columns share."""
         return self._open_settings(self.boards.get(id), None)
 
-    def save(self, id: str, target: str | None, system: str, **values: Any) -> dict[str, Any]:
+    def save(self, id: str, target: str | None, system: str, **values: Any) -> dict[Component, Any]:
         """Keep what the widgets say for the column that is being set, or for all."""
         board = self.boards.get(id)
         column = _column(board, target)
-        board.set_options(options_from(system, values), column.key if column else None)
-        return self._view(board)
+        options = options_from(system, values)
+        board.set_options(options, column.key if column else None)
+        return {self.stage: self._view(board), self.doubt: tools_doubt(options)}
 
     def own(self, id: str, target: str | None, own: bool) -> dict[Component, Any]:
         """Unlink a column from the shared settings, or link it again."""
@@ -247,6 +266,7 @@ class ChatTab:
             self.panel: gr.update(visible=True),
             self.target: column.key if column else None,
             self.heading: f"### Settings\nfor {where}",
+            self.doubt: tools_doubt(options),
             self.own_switch: gr.update(visible=column is not None, value=not linked),
             self.system: gr.update(value=options.system, interactive=not linked),
             **updates(self.options, options, refusals, columns=len(columns), linked=linked),
@@ -315,6 +335,7 @@ class ChatTab:
             with gr.Row(elem_id="mm-examples"):
                 self.examples = [gr.Button(text, size="sm") for text in EXAMPLES]
             self.waiting = waiting_widget()
+            self.attach.build()
             self.warning = gr.HTML("", elem_id="mm-warning")
             self.size = gr.HTML("", elem_id="mm-size")  # of its own: typing must not wipe a refusal away
             self.cost.build()
@@ -331,6 +352,7 @@ class ChatTab:
                     elem_id="mm-prompt",
                     scale=10,
                 )
+                self.clip_button = gr.Button("Attach files", elem_id="mm-clip", min_width=40)
                 self.undo_button = gr.Button("Undo the last step", elem_id="mm-undo", min_width=40)
                 self.settings_button = gr.Button("Settings", elem_id="mm-settings-button", min_width=44)
                 self.stop_button = gr.Button("Stop all", elem_id="mm-stop", min_width=84)
@@ -348,25 +370,28 @@ class ChatTab:
             )
             self.judge.build_choice()
             sampling = sampling_controls()
+            self.doubt = gr.HTML("", elem_id="mm-doubt")  # of the tools, the last of them
             with gr.Accordion("How local models are loaded", open=False, elem_id="mm-loading"):
                 self.options = sampling | loading_controls()
 
     def _connect(self, page: gr.Blocks) -> None:
-        board = [self.id, self.stage, self.warning, self.list]
-        panel = [self.panel, self.target, self.heading, self.own_switch, self.system, *self.options.values()]
+        board = [self.id, self.stage, self.warning, self.list, self.attach.widget]
+        head = [self.panel, self.target, self.heading, self.own_switch]
+        panel = [*head, self.system, self.doubt, *self.options.values()]
         page.load(self.load, [self.id], [*board, self.prompt], js="(id) => window.mmAddress(id)", **QUICK)
         gr.on(
             [self.prompt.submit, self.send_button.click],
             self.send,
             [self.prompt, self.id, self.seen],
-            [self.prompt, self.stage, self.warning, self.list],
+            [self.prompt, *board[1:]],
             js=SEEN,
             **QUICK,
         )
         self.stage.act(self.act, [self.id], [*board, *panel], **QUICK)
         for button in self.examples:
-            outputs = [self.prompt, self.stage, self.warning, self.list]
-            button.click(self.send, [button, self.id, self.seen], outputs, js=SEEN, **QUICK)
+            button.click(self.send, [button, self.id, self.seen], [self.prompt, *board[1:]], js=SEEN, **QUICK)
+        self.attach.widget.act(self.attached, [self.id], [self.attach.widget], trigger_mode="multiple", **QUICK)
+        self.clip_button.click(None, js="() => window.mmAttach()")
         self.new_button.click(self.new_chat, [self.id], board, **QUICK)
         self.undo_button.click(self.undo, [self.id], [self.stage], **QUICK)
         self.list_button.click(None, js="() => window.mmToggleList()")
@@ -397,7 +422,23 @@ class ChatTab:
         named = {"id": self.id, "target": self.target, "system": self.system, **self.options}
         changes = [widget.input for widget in (self.system, *self.options.values())]  # type: ignore[attr-defined]
         changes += [widget.blur for widget in (self.system, *(self.options[name] for name in TEXTS))]  # type: ignore[attr-defined]
-        gr.on(changes, self.save, inputs_kwargs=named, outputs=[self.stage], trigger_mode="always_last", **QUICK)
+        gr.on(
+            changes,
+            self.save,
+            inputs_kwargs=named,
+            outputs=[self.stage, self.doubt],
+            trigger_mode="always_last",
+            **QUICK,
+        )
+
+
+def tools_doubt(options: Options) -> str:
+    """What is wrong with the tools that a person typed; empty when nothing is."""
+    try:
+        tools_from(options.params.tools or '{"name": "none"}')
+    except MultimodelError as error:
+        return _warning([f"{error} {error.hint}"])
+    return ""
 
 
 def _column(board: Board, key: str | None) -> Column | None:

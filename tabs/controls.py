@@ -35,6 +35,8 @@ LABELS = {
     "seed": ("Seed", "The same number gives the same answer; empty is random"),
     "stop": ("Stop sequences", "The answer ends before any of these, one a line"),
     "json_schema": ("JSON schema", 'The answer is JSON that follows it, as {"type": "object"}; empty is off'),
+    "tool_choice": ("Tool choice", "Whether it may, or must, call one of the tools"),
+    "tools": ("Tools", 'Functions that it may ask you to call, as [{"name": "now", "parameters": {}}]; empty is off'),
 }
 LOADING_LABELS = {
     "dtype": ("Number format", "Transformers models: fewer bits take less memory; 4 bits answer a little worse"),
@@ -44,7 +46,12 @@ LOADING_LABELS = {
 """How local models are loaded: the fields of `multimodel.conversation.LOADING`."""
 DTYPES: list[str | tuple[str, str]] = [("Automatic", "auto"), *((name, name) for name in get_args(DType)[1:])]
 KV_TYPES: list[str | tuple[str, str]] = [("f16, the usual", "f16"), "q8_0", "q5_1", "q4_0"]
-OFF = {
+TOOL_CHOICES: list[str | tuple[str, str]] = [
+    ("It decides", "auto"),
+    ("It must call one", "required"),
+    ("It may call none", "none"),
+]
+OFF: dict[str, Any] = {
     "top_p": 1.0,
     "top_k": 0,
     "min_p": 0.0,
@@ -52,9 +59,10 @@ OFF = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "top_logprobs": 0,
+    "tool_choice": "auto",
 }
 """Slider positions that mean "not set"."""
-TEXTS = {"stop": 2000, "json_schema": 20_000}
+TEXTS = {"stop": 2000, "json_schema": 20_000, "tools": 100_000}
 """The most characters of what is written."""
 TOP = {"max_tokens": 8192, "top_k": 200}
 """Where a slider ends before the range does: finer steps where people work."""
@@ -66,6 +74,8 @@ def sampling_controls() -> dict[str, Component]:
     for name, (label, info) in LABELS.items():
         if name in TEXTS:
             widgets[name] = gr.Textbox(label=label, info=info, lines=2, max_lines=4, max_length=TEXTS[name])
+        elif name == "tool_choice":
+            widgets[name] = gr.Dropdown(TOOL_CHOICES, value="auto", label=label, info=info)
         elif name == "seed":
             widgets[name] = gr.Number(None, label=label, info=info, precision=0, minimum=0, maximum=RANGES[name][1])
         else:
@@ -99,8 +109,9 @@ def options_from(system: str, values: dict[str, Any]) -> Options:
     chosen = {k: v for k, v in values.items() if v is not None and OFF.get(k) != v and k in LABELS and k not in TEXTS}
     stop = tuple(line for line in str(values.get("stop") or "").splitlines() if line)
     integers = {k: int(v) for k, v in chosen.items() if k in ("max_tokens", "top_k", "seed", "top_logprobs")}
-    schema = str(values.get("json_schema") or "").strip() or None
-    return Options(SamplingParams(**{**chosen, **integers, "stop": stop or None, "json_schema": schema}), system, load)
+    schema, tools = (str(values.get(name) or "").strip() or None for name in ("json_schema", "tools"))
+    texts = {"stop": stop or None, "json_schema": schema, "tools": tools}
+    return Options(SamplingParams(**{**chosen, **integers, **texts}), system, load)
 
 
 def _load(values: dict[str, Any]) -> LoadOptions:
@@ -119,7 +130,7 @@ def values_of(options: Options) -> dict[str, Any]:
     values = {name: OFF.get(name, RANGES.get(name, (None,))[0]) if v is None else v for name, v in values.items()}
     load: dict[str, Any] = {"dtype": options.load.dtype, "kv_type": options.load.kv_type or "f16"}
     load["context_length"] = options.load.context_length
-    texts = {"stop": "\n".join(params.stop or ()), "json_schema": params.json_schema or ""}
+    texts = {"stop": "\n".join(params.stop or ()), "json_schema": params.json_schema or "", "tools": params.tools or ""}
     return values | {"seed": params.seed} | texts | load
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from multimodel.attachment import Attachment
 from multimodel.conversation import Conversation, Turn
 from multimodel.exchange import rows
 from multimodel.types import Snapshot
@@ -11,6 +12,7 @@ from multimodel.web import DOCUMENT_POLICY
 
 from . import markdown
 from .format import called, figures
+from .parts import calls_html, facts
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f7f7f8; --card: #fff; --sunk: #f1f1f4; --line: #dedee4; --text: #1c1c21;
@@ -30,6 +32,8 @@ h1 { margin: 0 0 16px; font-size: 20px }
 .by, .figures { color: var(--soft); font-size: 12.5px; font-variant-numeric: tabular-nums }
 .error { color: var(--bad) }
 details { color: var(--soft); font-size: 14px; white-space: pre-wrap }
+.attached { display: block; max-width: 88%; max-height: 320px; margin: 12px 0 0 auto; overflow: auto }
+.mm-call { margin: 8px 0 } .mm-call-head { color: var(--soft); font-size: 12.5px } .mm-call b { margin-left: 6px }
 pre { padding: 10px 12px; border: 1px solid var(--line); border-radius: 8px; overflow-x: auto }
 pre, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 13.5px }
 a { color: var(--accent) }
@@ -67,7 +71,15 @@ def _cell(turn: Turn | None) -> str:
     thoughts = f"<details><summary>Thoughts</summary>{escape(said.reasoning)}</details>" if said.reasoning else ""
     error = f'<p class="error">{escape(str(said.error))}</p>' if said.error else ""
     return (
-        f'<div class="cell"><div class="prompt">{escape(turn.prompt)}</div>'
+        f'<div class="cell">{"".join(map(_file, turn.files))}<div class="prompt">{escape(turn.prompt)}</div>'
         f'<div class="by">{escape(str(said.model))}</div>'
-        f'{thoughts}{markdown.render(said.text)}{error}<div class="figures">{escape(line(said))}</div></div>'
+        f"{thoughts}{markdown.render(said.text)}{calls_html(said)}{error}"
+        f'<div class="figures">{escape(line(said))}</div></div>'
     )
+
+
+def _file(file: Attachment) -> str:
+    name = escape(f"{file.name}, {facts(file)}")
+    if file.image:
+        return f'<img class="attached" src="{file.image.url}" alt="{name}" title="{name}">'
+    return f'<details class="attached"><summary>{name}</summary>{escape(file.text)}</details>'

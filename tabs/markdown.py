@@ -20,6 +20,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
+from . import formulas
+
 HIGHLIGHT_LIMIT = 20_000
 """Characters of code beyond which colours are left out: lexing a very long block would hold up the other columns."""
 
@@ -137,6 +139,7 @@ class _Renderer(RendererHTML):
 def _parser() -> MarkdownIt:
     options = {"html": False, "linkify": False, "breaks": True}
     parser = MarkdownIt("commonmark", options, renderer_cls=_Renderer).enable(["table", "strikethrough"])
+    formulas.add(parser)
     parser.disable("reference")  # a definition far below would change what was shown long before
     parser.validateLink = lambda url: url.strip().lower().startswith(("http://", "https://", "mailto:", "#"))  # type: ignore[method-assign]
     return parser

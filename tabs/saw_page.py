@@ -10,10 +10,12 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from multimodel.backends.remote import message_form
 from multimodel.board import Asked
 from multimodel.conversation import Lane, Turn
 from multimodel.divergence import Divergence, Part, diverge
@@ -26,7 +28,7 @@ from .format import called, counted, size
 Rows = Iterable[tuple[str, str]]
 
 SHOWN_TOKENS = 4000  # of a prompt, from its beginning and its end; of an answer, from its beginning
-ROLES = {"system": "System", "user": "Person", "assistant": "Model"}
+ROLES = {"system": "System", "user": "Person", "assistant": "Model", "tool": "Result of a tool"}
 EXACT = {
     True: "Exactly these were sent: their digest is the one that was written down with the answer.",
     False: "Rebuilt from the conversation. What was sent was another text: its digest, written down then, differs.",
@@ -85,8 +87,15 @@ def _message(message: Message, gone: bool) -> str:
     kind = " data-gone" if gone else ""
     return (
         f'<div class="mm-saw-message"{kind}><span>{ROLES.get(message.role, escape(message.role))}{said}</span>'
-        f"<pre>{escape(message.content)}</pre></div>"
+        f"<pre>{escape(message.content)}</pre>{_beside(message)}</div>"
     )
+
+
+def _beside(message: Message) -> str:
+    """What a message holds beside its text."""
+    calls = [f"Calls {call.name} with {call.arguments}" for call in message.calls]
+    pictures = [f"A picture, {image.media_type}, {size(len(image.data))}" for image in message.images]
+    return "".join(f"<pre>{escape(line)}</pre>" for line in [*pictures, *calls])
 
 
 def _parameters(asked: Asked) -> str:
@@ -186,8 +195,13 @@ def _body(asked: Asked, sent: Sent) -> dict[str, Any]:
         rest = {}
     if not isinstance(rest, dict):
         rest = {}
-    messages = [{"role": m.role, "content": m.content} for m in asked.messages]
+    messages = [message_form(_without_data(message)) for message in asked.messages]
     return {"model": rest.pop("model", ""), "messages": messages, **rest}
+
+
+def _without_data(message: Message) -> Message:
+    """Pictures would be millions of letters here: in their place stands how they begin."""
+    return replace(message, images=tuple(replace(image, data=image.data[:12]) for image in message.images))
 
 
 def curl(address: str, body: dict[str, Any], key_var: str) -> str:

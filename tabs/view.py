@@ -19,6 +19,7 @@ from multimodel.types import ModelId, Snapshot, Timing
 from . import markdown
 from .announce import told
 from .format import all_figures, backend_name, figures, short_name, spent_figure, stage_text, variations
+from .parts import calls_html, files_html, question_html
 from .voting import vote_view
 
 RECENT = 6
@@ -46,13 +47,13 @@ class Live:
         assert answer
         self._stream.update(answer.text)
         parts = {
-            "wait": "" if answer.text else _waiting(answer),
+            "wait": "" if answer.text or answer.calls else _waiting(answer),
             "tail": self._stream.tail,
-            "foot": _footer(answer),
+            "foot": calls_html(answer) + _footer(answer),
         }
         news: dict[str, Any] = {name: html for name, html in parts.items() if self._told.get(name) != html}
         if not self._told:
-            news["asked"] = _prompt(column.asked)
+            news["asked"] = _prompt(column.sent or Turn(column.asked, answer))
         self._told = parts
         return news | self._new_blocks() | self._new_thoughts(answer.reasoning)
 
@@ -145,11 +146,12 @@ def column_turn(board: Board, column: Column, turn: Turn) -> str:
 def turn_html(turn: Turn, current: ModelId, vote: str = "") -> str:
     """A finished turn; the answer says its model where that is not the column's any more. `vote`: a verdict."""
     answer = turn.answer
-    parts = [_prompt(turn.prompt, _prompt_tools(turn)), '<div class="mm-answer">']
+    parts = [_prompt(turn, _prompt_tools(turn)), '<div class="mm-answer">']
     if answer.model != current:
         parts.append(f'<div class="mm-by">{escape(str(answer.model))}</div>')
     parts.append(_reasoning(answer.reasoning))
     parts.append(f'<div class="mm-md">{markdown.render(answer.text)}</div>')
+    parts.append(calls_html(answer, turn.id))
     if answer.finish_reason in ENDINGS:
         parts.append(_ending(answer))
     parts.append(error_html(answer.error, same_model=answer.model == current))
@@ -157,8 +159,8 @@ def turn_html(turn: Turn, current: ModelId, vote: str = "") -> str:
     return "".join(parts) + "</div>"
 
 
-def _prompt(text: str, tools: str = "") -> str:
-    return f'<div class="mm-asked">{tools}<div class="mm-prompt">{escape(text)}</div></div>'
+def _prompt(turn: Turn, tools: str = "") -> str:
+    return f'{files_html(turn.files)}<div class="mm-asked">{tools}{question_html(turn)}</div>'
 
 
 def _reasoning(text: str) -> str:
@@ -216,7 +218,7 @@ def _prompt_tools(turn: Turn) -> str:
     versions = _versions(turn.place.prompts, turn.place.prompt, "prompt")
     title = "Edit this prompt"
     edit = f'<button type="button" class="mm-icon mm-i-edit" data-edit="{turn.id}" title="{title}">{title}</button>'
-    return f'<div class="mm-prompt-tools">{versions}{edit}</div>'
+    return f'<div class="mm-prompt-tools">{versions}{"" if turn.results else edit}</div>'
 
 
 VOTES = {"best": "Best", "tie": "Tie", "bad": "Bad", "1": "1st", "2": "2nd", "3": "3rd", "4": "4th"}

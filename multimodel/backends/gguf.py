@@ -10,8 +10,8 @@ from ..settings import Settings
 from ..types import ModelSpec, SamplingParams
 from .local import LocalBackend
 
-TAKES = frozenset(field.name for field in fields(SamplingParams))
-"""All there are."""
+TAKES = frozenset(field.name for field in fields(SamplingParams)) - {"tool_choice"}
+"""All there are, but for what no chat template knows. Whether it takes tools is known once it is loaded."""
 
 
 def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> LocalBackend:

@@ -30,7 +30,7 @@ def request_args(name: str, messages: Sequence[Message], params: SamplingParams)
     repository, at, provider = name.partition("@")
     return {
         "model": f"{repository}:{provider}" if at else repository,
-        "messages": [{"role": m.role, "content": m.content} for m in messages],
+        "messages": [remote.message_form(message) for message in messages],
         "stream": True,
         "stream_options": {"include_usage": True},
         **remote.parameters(params),
@@ -41,7 +41,10 @@ class HfInferenceBackend:
     """A model served by one of the Hub's inference providers, or by an Inference Endpoint of one's own."""
 
     capabilities = Capabilities(
-        params=remote.SAME_NAME | {"max_tokens", "json_schema", "top_logprobs"}, local=False, key_var="HF_TOKEN"
+        params=remote.SAME_NAME | {"max_tokens", "json_schema", "top_logprobs", "tools", "tool_choice"},
+        local=False,
+        key_var="HF_TOKEN",
+        images=True,
     )
 
     def __init__(self, spec: ModelSpec, service: Service, settings: Settings) -> None:

@@ -174,6 +174,8 @@ class LocalBackend:
             raise
         if facts := worker.facts:
             self._place.loaded(plan, facts)
+            if not facts.tools:  # only its chat template tells
+                self.capabilities = replace(self.capabilities, params=self.capabilities.params - {"tools"})
             yield from (Chunk(note=note) for note in facts.notes)
         return worker
 

@@ -19,7 +19,7 @@ from .service import PLACEHOLDER, Service, revealed
 from .wire import Event, Wire, events
 
 OWN_HOST = "api.openai.com"
-STANDARD = remote.SAME_NAME | {"max_tokens", "logit_bias", "json_schema", "top_logprobs"}
+STANDARD = remote.SAME_NAME | {"max_tokens", "logit_bias", "json_schema", "top_logprobs", "tools", "tool_choice"}
 EXTRA = {
     "top_k": ("top_k",),
     "min_p": ("min_p",),
@@ -28,10 +28,12 @@ EXTRA = {
 }
 """Parameters that are not OpenAI's but most local servers take, and what the servers call them."""
 
-NEEDS = {"top_logprobs": "logprobs"}
+NEEDS = {"top_logprobs": "logprobs", "tool_choice": "tools"}
 """Parameters that are refused without another."""
 
 _REASONING = re.compile(r"(o\d|gpt-[5-9])")
+_BLIND = re.compile(r"(gpt-3\.5|o1-(mini|preview)|o3-mini|gpt-4($|-\d|-32k))")
+"""Chat models of OpenAI that read text only. What others take, their service says."""
 _CHAT_NAME = re.compile(r"(gpt-|o\d|chatgpt-)")
 _OTHER_USE = re.compile(r"audio|realtime|transcribe|tts|image|search|instruct|embedding|codex|deep-research")
 
@@ -48,7 +50,7 @@ def request_body(
     given = params.asdict()
     body = {
         "model": name,
-        "messages": [{"role": m.role, "content": m.content} for m in messages],
+        "messages": [remote.message_form(message) for message in messages],
         "stream": True,
         "stream_options": {"include_usage": True},
         **remote.parameters(params),
@@ -68,7 +70,12 @@ class OpenAIBackend:
         self._limits = settings.api
         self._own = service.host == OWN_HOST
         extra = frozenset(EXTRA) if settings.endpoint(spec.id.backend) else frozenset()
-        self.capabilities = Capabilities(params=STANDARD | extra, local=False, key_var=service.key_var or None)
+        self.capabilities = Capabilities(
+            params=STANDARD | extra,
+            local=False,
+            key_var=service.key_var or None,
+            images=not (self._own and _BLIND.match(spec.id.name)),
+        )
         self._refused: tuple[str, ...] = ()  # what this model was found not to take
         self._client = openai.OpenAI(
             api_key=service.key or PLACEHOLDER,  # the SDK insists on one

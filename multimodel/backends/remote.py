@@ -18,7 +18,9 @@ from ..errors import ConnectionFailure, ModelNotFound, MultimodelError, Protocol
 from ..pump import Arrived, pump
 from ..schema import schema_from
 from ..settings import ApiSettings
-from ..types import RANGES, Chunk, Cost, FinishReason, SamplingParams, Sent, TokenLogprob, Usage
+from ..tools import choice_from, tools_from
+from ..types import RANGES, Chunk, Cost, FinishReason, Message, SamplingParams, Sent, TokenLogprob, ToolCall, Usage
+from .calls import Calls
 from .failures import guarded, translated
 from .service import PLACEHOLDER, Service
 from .wire import Event, Wire, parsed, whole
@@ -132,7 +134,32 @@ def parameters(params: SamplingParams) -> dict[str, Any]:
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if params.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": params.top_logprobs}
+    if params.tools is not None:
+        body["tools"] = tools = tools_from(params.tools)
+        if params.tool_choice is not None:
+            body["tool_choice"] = choice_from(params.tool_choice, tools)
     return body
+
+
+def message_form(message: Message) -> dict[str, Any]:
+    """A message in OpenAI's protocol; pictures go along as data, so that no service fetches anything.
+
+    >>> message_form(Message("tool", "21", call="call_1"))
+    {'role': 'tool', 'content': '21', 'tool_call_id': 'call_1'}
+    """
+    form: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        parts = [{"type": "image_url", "image_url": {"url": image.url}} for image in message.images]
+        form["content"] = [*parts, {"type": "text", "text": message.content}]
+    if message.calls:
+        form["content"] = message.content or None
+        form["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.calls
+        ]
+    if message.role == "tool":
+        form["tool_call_id"] = message.call
+    return form
 
 
 class Story:
@@ -147,6 +174,7 @@ class Story:
         self._said = 0  # characters of text
         self._thought = 0
         self._tokens = 0  # with log-probabilities
+        self._calls = Calls()
         self._at: float | None = None
         self._names: dict[str, str] = {}  # of the answer, by the fields of Sent
         self._spoke = 0.0  # when the last event with text, thoughts or a finish reason came
@@ -154,7 +182,7 @@ class Story:
     @property
     def begun(self) -> bool:
         """Whether there is anything to keep."""
-        return bool(self._said or self._thought or self.finish_reason)
+        return bool(self._said or self._thought or self._calls or self.finish_reason)
 
     def overdue(self, now: float) -> bool:
         """Whether the answer finished so long ago that nothing more is waited for."""
@@ -169,18 +197,20 @@ class Story:
         self._note_names(event)
         text, reasoning = "", ""
         logprobs: tuple[TokenLogprob, ...] = ()
+        calls: tuple[ToolCall, ...] = ()
         for choice in _first_choice(event):
             delta = choice.get("delta") or choice.get("message")
             if isinstance(delta, dict):
                 text = _text(delta.get("content")) + _text(delta.get("refusal"))
                 reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+                calls = self._calls.told(delta.get("tool_calls"))
             logprobs = logprobs_of(choice)
             if (word := choice.get("finish_reason")) and isinstance(word, str):  # some say "" while they go on
                 self.finish_reason, self._spoke = FINISH_REASONS.get(word, "stop"), arrived.at
-        if not (text or reasoning or logprobs):
+        if not (text or reasoning or logprobs or calls):
             return Chunk()
         self._spoke = arrived.at
-        return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at, logprobs=logprobs))
+        return self._counted(Chunk(text, reasoning=reasoning, at=arrived.at, logprobs=logprobs, calls=calls))
 
     def sent(self, wire: Wire) -> Sent:
         """The request, and what the service calls it and its answer."""
@@ -213,11 +243,11 @@ class Story:
         )
 
     def _counted(self, chunk: Chunk) -> Chunk:
-        self._pieces += bool(chunk.text or chunk.reasoning)
+        self._pieces += bool(chunk.text or chunk.reasoning or chunk.calls)
         self._tokens += len(chunk.logprobs)
         self._said += len(chunk.text)
         self._thought += len(chunk.reasoning)
-        if self._said + self._thought > TEXT_LIMIT or self._tokens > RANGES["max_tokens"][1]:
+        if self._said + self._thought + len(self._calls) > TEXT_LIMIT or self._tokens > RANGES["max_tokens"][1]:
             raise ProtocolFailure("The answer grew beyond a million characters.", hint="Set a lower max_tokens.")
         return chunk
 

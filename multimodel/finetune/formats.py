@@ -106,6 +106,11 @@ def _arrow_cells(column: Any, limits: Limits) -> list[Cell]:
 
 
 def from_excel(path: Path, limits: Limits) -> Table:
+    return _best_sheet(sheets(path, path.name, limits), path.name, limits)
+
+
+def sheets(path: Path, name: str, limits: Limits) -> dict[str, list[list[str]]]:
+    """The filled rows of each sheet of the workbook called `name`, by title. Raises DataError."""
     import openpyxl
     from openpyxl.utils.exceptions import InvalidFileException
 
@@ -114,17 +119,14 @@ def from_excel(path: Path, limits: Limits) -> Table:
             size = sum(info.file_size for info in packed.infolist())
             names = packed.namelist()
         if size > limits.unpacked:
-            raise DataError(f"{path.name} unpacks to {size / 1e6:,.0f} MB.", hint="Save the sheet as .csv.")
+            raise DataError(f"{name} unpacks to {size / 1e6:,.0f} MB.", hint="Save the sheet as .csv.")
         if "[Content_Types].xml" not in names:
-            raise DataError(f"{path.name} is packed.", hint="Unpack it first.")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        try:
-            sheets = {sheet.title: _sheet(sheet, limits) for sheet in book.worksheets}
-        finally:
-            book.close()
+            raise DataError(f"{name} is packed.", hint="Unpack it first.")
+        with path.open("rb") as file:  # of a path it asks the name what it is
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            return {sheet.title: _sheet(sheet, limits) for sheet in book.worksheets}
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path.name} is damaged: {error}", hint="Save it again, or as .csv.") from error
-    return _best_sheet(sheets, path.name, limits)
+        raise DataError(f"{name} is damaged: {error}", hint="Save it again, or as .csv.") from error
 
 
 def _sheet(sheet: Any, limits: Limits) -> list[list[str]]:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..conversation import Options, State, Turn
 from ..errors import MultimodelError, by_name
-from ..types import Cost, FinishReason, ModelId, SamplingParams, Sent, Snapshot, Timing, TokenLogprob, Usage
+from ..types import (
+    Cost,
+    FinishReason,
+    ModelId,
+    SamplingParams,
+    Sent,
+    Snapshot,
+    Timing,
+    TokenLogprob,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from ..votes import Ballot
 from ..waiting import Waiting
+from .files import FileForm
 
 Logprob = tuple[str, float, list[tuple[str, float]]]
 """A token: its bytes, one character each; its log-probability; the likeliest tokens in its place."""
@@ -45,6 +60,7 @@ class Ending(Form):
     provider: str = ""
     memory: int | None = None  # bytes
     sent: Sent | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 BALLOT: TypeAdapter[Ballot] = TypeAdapter(Ballot)
@@ -52,6 +68,7 @@ STATE: TypeAdapter[State] = TypeAdapter(State)
 OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
 WAITING: TypeAdapter[tuple[Waiting, ...]] = TypeAdapter(tuple[Waiting, ...])
 LOGPROBS: TypeAdapter[list[Logprob]] = TypeAdapter(list[Logprob])
+RESULTS: TypeAdapter[tuple[ToolResult, ...]] = TypeAdapter(tuple[ToolResult, ...])
 
 KEY = r"^[\w-]{1,40}$"  # of a column; it becomes part of the page
 LATEST = 1e11  # seconds since 1970 that every calendar can hold
@@ -80,6 +97,7 @@ def ending(answer: Snapshot) -> Ending:
         provider=answer.provider,
         memory=answer.memory,
         sent=answer.sent,
+        calls=answer.calls,
     )
 
 
@@ -102,6 +120,7 @@ def answer(model: ModelId, text: str, reasoning: str, end: Ending) -> Snapshot:
         provider=end.provider,
         memory=end.memory,
         sent=end.sent,
+        calls=end.calls,
     )
 
 
@@ -145,6 +164,8 @@ class TurnForm(Form):
     reasoning: str = ""
     ending: Ending
     logprobs: list[Logprob] = []
+    files: tuple[FileForm, ...] = ()
+    results: tuple[ToolResult, ...] = ()
 
     @classmethod
     def of(cls, turn: Turn, logprobs: tuple[TokenLogprob, ...] = ()) -> TurnForm:
@@ -162,16 +183,20 @@ class TurnForm(Form):
             reasoning=said.reasoning,
             ending=ending(said),
             logprobs=logprobs_form(logprobs),
+            files=tuple(map(FileForm.of, turn.files)),
+            results=turn.results,
         )
 
     def read_logprobs(self) -> tuple[TokenLogprob, ...]:
         """The log-probabilities of the answer."""
         return logprobs(self.logprobs)
 
-    def turn(self) -> Turn:
-        """The turn of this form, without them."""
+    def turn(self, bodies: Mapping[str, bytes] = {}) -> Turn:
+        """The turn of this form, without them. `bodies`: of its files, by hash. Raises ForeignFile for a wrong one."""
         said = answer(self.model, self.text, self.reasoning, self.ending)
-        return Turn(self.prompt, said, self.id, self.parent, self.column, self.at, self.asked)
+        files = tuple(file.attachment(bodies) for file in self.files)
+        turn = Turn(self.prompt, said, self.id, self.parent, self.column, self.at, self.asked)
+        return replace(turn, files=files, results=self.results)
 
 
 def complaint(error: ValidationError) -> str:

@@ -104,4 +104,13 @@ ALTER TABLE votes ADD COLUMN topic TEXT NOT NULL DEFAULT '';         -- of the p
 ALTER TABLE conversations ADD COLUMN tag TEXT NOT NULL DEFAULT '';   -- a topic that the person gave
 """
 
-MIGRATIONS = (FIRST, SECOND, KEPT, RANKED)
+ATTACHED = """
+CREATE TABLE blobs (
+    hash TEXT PRIMARY KEY,            -- SHA-256 of the body, in hexadecimal
+    body BLOB NOT NULL                -- the text of a file in UTF-8, or a picture
+);
+ALTER TABLE turns ADD COLUMN files TEXT NOT NULL DEFAULT '[]';    -- JSON: what went with the prompt; bodies in blobs
+ALTER TABLE turns ADD COLUMN results TEXT NOT NULL DEFAULT '[]';  -- JSON: the results of calls that it told
+"""
+
+MIGRATIONS = (FIRST, SECOND, KEPT, RANKED, ATTACHED)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
+from ..attachment import Attachment
 from ..conversation import MARKS, Conversation, Entry, State, Turn, now
 from ..errors import MultimodelError, StoreError
 from ..runs import Run
@@ -20,7 +21,8 @@ from ..votes import Style, Vote
 from ..waiting import Queue
 from . import forms
 from .database import Database, transaction
-from .forms import BALLOT, LOGPROBS, OPTIONS, STATE, WAITING, Ending
+from .files import FILES, forms_of
+from .forms import BALLOT, LOGPROBS, OPTIONS, RESULTS, STATE, WAITING, Ending
 from .shelf import Shelf
 from .writer import Writer, end, told
 
@@ -28,6 +30,7 @@ KEPT_STATES = 100  # of a conversation: how far undo goes back
 DELETED_FOR = 7 * 24 * 3600.0  # seconds after which what was deleted is gone
 LISTED = 500  # conversations in the list at most
 MATCHES = 200  # turns that a search looks at
+KEEP = "INSERT INTO blobs VALUES (?, ?) ON CONFLICT (hash) DO NOTHING"
 
 
 class Store:
@@ -188,12 +191,34 @@ class Store:
             return None
         states = self._rows("SELECT body FROM states WHERE conversation = ? ORDER BY revision", (id,))
         rows = self._rows(
-            "SELECT id, parent, lane, at, prompt, model, asked, text, reasoning, ending FROM turns"
+            "SELECT id, parent, lane, at, prompt, model, asked, text, reasoning, ending, files, results FROM turns"
             " WHERE conversation = ? AND ending IS NOT NULL ORDER BY id",
             (id,),
         )
-        (title, created), turns = head[0], tuple(_turn(*row) for row in rows)
+        bodies = self._bodies(id) if any(row[10] != "[]" for row in rows) else {}
+        (title, created), turns = (
+            head[0],
+            tuple(_with_files(_turn(*row[:10]), row[10], row[11], bodies) for row in rows),
+        )
         return Conversation(title, created, tuple(STATE.validate_json(body) for (body,) in states), turns)
+
+    def _bodies(self, id: str) -> dict[str, bytes]:
+        """What was attached in a conversation, by hash."""
+        sql = (
+            "SELECT b.hash, b.body FROM blobs b WHERE b.hash IN"
+            " (SELECT json_extract(f.value, '$.hash') FROM turns t, json_each(t.files) f WHERE t.conversation = ?)"
+        )
+        return dict(self._rows(sql, (id,)))
+
+    def blob(self, hash: str) -> bytes | None:
+        """What was attached somewhere, by its hash; None where there is none."""
+        rows = self._rows("SELECT body FROM blobs WHERE hash = ?", (hash,))
+        return rows[0][0] if rows else None
+
+    def keep(self, files: Iterable[Attachment]) -> None:
+        """Keep the bodies of attachments, before any prompt is sent with them. Raises NotKept."""
+        blobs = [(file.hash, file.body) for file in files]
+        self._now(lambda connection: connection.executemany(KEEP, blobs))
 
     def known(self, id: str) -> bool:
         """Whether anybody has a conversation of this id."""
@@ -327,12 +352,16 @@ def _insert_state(connection: sqlite3.Connection, id: str, state: State) -> None
 
 def _insert_turn(connection: sqlite3.Connection, id: str, turn: Turn) -> None:
     connection.execute(
-        "INSERT INTO turns (conversation, id, parent, lane, at, prompt, model, asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO turns (conversation, id, parent, lane, at, prompt, model, asked, files, results)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(id, turn.id, turn.parent, turn.column, turn.at, whole(turn.prompt)),
             *(str(turn.answer.model), forms.written(OPTIONS, turn.asked)),
+            *(forms_of(turn.files), RESULTS.dump_json(turn.results).decode()),
         ),
     )
+    blobs = [(file.hash, file.body) for file in turn.files]
+    connection.executemany(KEEP, blobs)
 
 
 def _interrupted(connection: sqlite3.Connection, conversation: str, turn: int, model: str) -> None:
@@ -353,6 +382,8 @@ def _forget(connection: sqlite3.Connection, before: float) -> None:
     for table in ("states", "turns", "pieces", "logprobs", "waiting"):
         connection.execute(f"DELETE FROM {table} WHERE conversation IN ({old})", (before,))
     connection.execute(f"DELETE FROM conversations WHERE id IN ({old})", (before,))
+    used = "SELECT json_extract(f.value, '$.hash') FROM turns t, json_each(t.files) f WHERE t.files != '[]'"
+    connection.execute(f"DELETE FROM blobs WHERE hash NOT IN ({used})")
 
 
 def _turn(
@@ -379,6 +410,14 @@ def _vote(
         ids = [best, *(id for id in ids if id != best)]
     topic = tag or topic or (topic_of(prompt) if prompt else "")
     return Vote(tuple(ids), ballot, conversation, at, topic, prompt)
+
+
+def _with_files(turn: Turn, files: str, results: str, bodies: dict[str, bytes]) -> Turn:
+    """The turn with what went with its prompt."""
+    if files == results == "[]":
+        return turn
+    found = tuple(form.attachment(bodies) for form in FILES.validate_json(files))
+    return replace(turn, files=found, results=RESULTS.validate_json(results))
 
 
 def _model(text: str) -> ModelId:

@@ -15,7 +15,7 @@ from threading import Condition, RLock, Thread
 
 from ..errors import MultimodelError, NotKept
 from ..runs import Run
-from ..types import Snapshot, whole
+from ..types import Snapshot, ToolCall, whole
 from .database import transaction
 from .forms import LOGPROBS, ending, logprobs_form
 
@@ -167,7 +167,8 @@ def _clean(answer: Snapshot) -> Snapshot:
     error = answer.error
     if error:
         error = type(error)(whole(str(error)), hint=whole(error.hint))
-    return replace(answer, error=error, notes=tuple(map(whole, answer.notes)))
+    calls = tuple(ToolCall(whole(call.name), whole(call.arguments), whole(call.id)) for call in answer.calls)
+    return replace(answer, error=error, notes=tuple(map(whole, answer.notes)), calls=calls)
 
 
 def told(error: sqlite3.Error) -> NotKept:

@@ -19,13 +19,14 @@ import psutil
 from ..errors import BadRequest, BrokenFile, MissingDependency, TooLarge
 from ..hardware import memory
 from ..memory.context import CACHE_TYPES, packed
+from ..tools import Tools, in_words
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
 from .attention import quicker_with_flash
 from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import Fitted, fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
-from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, shorter, without_specials
+from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
 from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame, prompt_frame
 from .text import HALF, TextStream
 
@@ -125,6 +126,9 @@ class Slot:
     used: int = 0  # larger: more recently
 
 
+TAIL = 8  # prompt tokens that may begin the model's thoughts
+
+
 class LlamaRuntime:
     """See `protocol.Runtime`."""
 
@@ -146,14 +150,16 @@ class LlamaRuntime:
             memory=int(psutil.Process().memory_info().rss),
             slots=slots,
             flash_attention=self._context.flash_attention,
+            tools="tools" in (model.template or ""),
         )
 
     def admit(self, request: Request) -> list[Frame]:
         """See `protocol.Runtime`."""
         check_bias(request.params, self._model.vocab_size)
         constraint = constraint_from(request.params, lambda: self._model.vocabulary)
-        kept, dropped = self._fit(request)
-        prompt = self._prompt(kept)
+        tools, said = tools_of(request, self.facts.tools)
+        kept, dropped = self._fit(request, tools)
+        prompt = self._prompt(kept, tools)
         leader = self._leader(prompt)
         slot = self._spare() if leader else self._place(prompt)
         reused = 0 if leader else len(slot.tokens)
@@ -170,17 +176,20 @@ class LlamaRuntime:
             constraint=constraint,
             top_logprobs=request.params.top_logprobs,
         )
-        notes = [left_out(dropped)] if dropped else []
-        notes += [] if self._model.template else [PLAIN_NOTE]
-        said = [{"event": "note", "id": request.id, "text": note} for note in notes]
-        return [*said, prompt_frame(request.id, prompt, dropped)]
+        said += [left_out(dropped)] if dropped else []
+        said += [] if self._model.template else [PLAIN_NOTE]
+        frames: list[Frame] = [{"event": "note", "id": request.id, "text": note} for note in said]
+        frames.append(prompt_frame(request.id, prompt, dropped))
+        begun = opening(self._model.decode(prompt[-TAIL:])) if request.messages[-1].role != "assistant" else ""
+        return [*frames, {"event": "text", "id": request.id, "text": begun}] if begun else frames
 
     def inspect(self, request: Request) -> Prompt:
         """See `protocol.Runtime`."""
-        kept, dropped = self._fit(request)
-        tokens = tuple((token, self._model.name(token)) for token in self._prompt(kept))
-        clean = without_specials(kept, self._model.specials)
-        return Prompt(self._rendered(clean), tokens, dropped, shorter(kept, clean))
+        tools, _ = tools_of(request, self.facts.tools)
+        kept, dropped = self._fit(request, tools)
+        tokens = tuple((token, self._model.name(token)) for token in self._prompt(kept, tools))
+        clean = self._clean(kept)
+        return Prompt(self._rendered(clean, tools), tokens, dropped, shorter(kept, clean))
 
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
@@ -232,15 +241,20 @@ class LlamaRuntime:
 
     # The prompt
 
-    def _fit(self, request: Request) -> Fitted:
+    def _fit(self, request: Request, tools: Tools) -> Fitted:
         spare = reserve(request.params.max_tokens, self._length)
-        return fit(request.messages, self._count, self._length, spare)
+        return fit(request.messages, lambda some: len(self._prompt(some, tools)), self._length, spare)
 
-    def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        return self._model.tokens(self._rendered(without_specials(messages, self._model.specials)))
+    def _prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
+        return self._model.tokens(self._rendered(self._clean(messages), tools))
 
-    def _rendered(self, clean: Sequence[Message]) -> str:
-        return render(self._model.apply_template, clean) if self._model.template else plain_prompt(clean)
+    def _clean(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return without_specials(messages if self.facts.tools else in_words(messages), self._model.specials)
+
+    def _rendered(self, clean: Sequence[Message], tools: Tools) -> str:
+        if not self._model.template:
+            return plain_prompt(clean)
+        return render(lambda some: self._model.apply_template(some, tools), clean)
 
     def _count(self, messages: Sequence[Message]) -> int:
         return len(self._prompt(messages))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import BrokenFile, InvalidParameter, NotEnoughMemory
 from ..memory.context import ContextSettings, flash_attention
+from ..tools import Tools, template_form
 from ..types import LoadOptions, Message, SamplingParams
 from .constraint import Mask, Vocabulary
 
@@ -83,9 +84,9 @@ class Model:
     def _formatter(self) -> Callable[..., Any]:
         return Jinja2ChatFormatter(self.template or "", self.text(self.eos), self.text(self.bos))
 
-    def apply_template(self, messages: Sequence[Message]) -> str:
+    def apply_template(self, messages: Sequence[Message], tools: Tools = None) -> str:
         """What the model's own template makes of a conversation. Compiling and running it may raise, or never end."""
-        return str(self._formatter(messages=[{"role": m.role, "content": m.content} for m in messages]).prompt)
+        return str(self._formatter(messages=[template_form(message) for message in messages], tools=tools).prompt)
 
     @cached_property
     def vocab_size(self) -> int:

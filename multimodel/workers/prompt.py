@@ -14,9 +14,14 @@ from types import FrameType
 import psutil
 
 from ..errors import BadRequest, BrokenFile
+from ..tools import Tools, tools_from
 from ..types import Message
+from .protocol import Request
 
 PLAIN_NOTE = "This model has no chat template; it continues plain text."
+NO_TOOLS_NOTE = "The chat template of this model takes no tools; they were left out."
+THINKS = re.compile(r"(<think>|\[THINK\])\s*$")
+"""Some templates begin the model's thoughts; the answer then begins inside them."""
 TEMPLATE_SECONDS = 2.0  # a template is code of the model's author, and a one-line loop can run for hours
 LAST_SECONDS = 10.0  # of processor: some loops run in native code, which nothing but the end of the process interrupts
 TEMPLATE_BYTES = 1 << 30  # it may take beside what the process has
@@ -41,7 +46,18 @@ def without_specials(messages: Sequence[Message], specials: Iterable[str]) -> tu
     if not longest_first:
         return tuple(messages)
     pattern = re.compile("|".join(map(re.escape, longest_first)))
-    return tuple(replace(message, content=_strip(pattern, message.content)) for message in messages)
+    return tuple(
+        replace(
+            message,
+            content=_strip(pattern, message.content),
+            name=_strip(pattern, message.name),
+            calls=tuple(
+                replace(call, name=_strip(pattern, call.name), arguments=_strip(pattern, call.arguments))
+                for call in message.calls
+            ),
+        )
+        for message in messages
+    )
 
 
 def shorter(messages: Sequence[Message], clean: Sequence[Message]) -> int:
@@ -55,11 +71,27 @@ def _strip(pattern: re.Pattern[str], text: str) -> str:
     return text
 
 
+def tools_of(request: Request, takes: bool) -> tuple[Tools, list[str]]:
+    """The tools of a request as its template is given them, and notes. Raises BadRequest for tools that are none."""
+    tools = tools_from(request.params.tools) if request.params.tools is not None else None
+    return (tools, []) if takes or not tools else (None, [NO_TOOLS_NOTE])
+
+
+def opening(end: str) -> str:
+    """The tag with which a prompt that ends so has begun the model's thoughts; empty mostly.
+
+    >>> opening("<|im_start|>assistant\\n<think>\\n"), opening("<|im_start|>assistant\\n")
+    ('<think>', '')
+    """
+    found = THINKS.search(end)
+    return found[1] if found else ""
+
+
 def system_folded(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The system text moved into the first user turn, for templates that refuse the system role.
 
-    >>> system_folded([Message("system", "Be brief."), Message("user", "hi")])
-    (Message(role='user', content='Be brief.\\n\\nhi'),)
+    >>> [m.content for m in system_folded([Message("system", "Be brief."), Message("user", "hi")])]
+    ['Be brief.\\n\\nhi']
     """
     system = "\n\n".join(m.content for m in messages if m.role == "system")
     turns = [m for m in messages if m.role != "system"]

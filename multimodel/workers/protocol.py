@@ -3,7 +3,8 @@
 Commands (app to child):
 
     {"op": "load", "runtime": "llama" | "torch", "path": str, "options": {LoadOptions}, "threads": int}
-    {"op": "generate", "id": int, "messages": [{"role", "content"}], "params": {SamplingParams, set fields only}}
+    {"op": "generate", "id": int, "messages": [{"role", "content", ...}], "params": {SamplingParams, set fields only}}
+        a message may also have "calls" [{ToolCall}], or be a result with "name" and "call"
     {"op": "cancel", "id": int}
     {"op": "measure", "id": int, "messages": [...]}
     {"op": "inspect", "id": int, "messages": [...], "params": {...}}  what `generate` would have the model read
@@ -38,7 +39,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from ..errors import MultimodelError, NotEnoughMemory, by_name
-from ..types import LoadOptions, Message, Prompt, PromptSize, SamplingParams, StageName, TokenLogprob, digest
+from ..types import LoadOptions, Message, Prompt, PromptSize, SamplingParams, StageName, TokenLogprob, ToolCall, digest
 
 Frame = dict[str, Any]
 SLOTS = 8  # answers a child works on at once, at most
@@ -72,6 +73,7 @@ class Facts:
     notes: tuple[str, ...] = ()
     flash_attention: bool = False
     slots: int = SLOTS  # answers it works on at once; more wait their turn
+    tools: bool = False  # whether its chat template takes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,16 @@ def request_from(frame: Frame) -> Request:
 
 def messages_from(frame: Frame) -> tuple[Message, ...]:
     """The messages of a command."""
-    return tuple(Message(m["role"], m["content"]) for m in frame["messages"])
+    return tuple(
+        Message(
+            m["role"],
+            m["content"],
+            calls=tuple(ToolCall(**call) for call in m.get("calls", ())),
+            name=m.get("name", ""),
+            call=m.get("call", ""),
+        )
+        for m in frame["messages"]
+    )
 
 
 def logprobs_from(found: Sequence[Any]) -> tuple[TokenLogprob, ...]:
@@ -221,7 +232,14 @@ def as_frames(messages: Sequence[Message]) -> list[Frame]:
     >>> as_frames([Message("user", "hi")])
     [{'role': 'user', 'content': 'hi'}]
     """
-    return [asdict(message) for message in messages]
+    return [_as_frame(message) for message in messages]
+
+
+def _as_frame(message: Message) -> Frame:
+    frame: Frame = {"role": message.role, "content": message.content}
+    if message.calls:
+        frame["calls"] = [asdict(call) for call in message.calls]
+    return frame | ({"name": message.name, "call": message.call} if message.role == "tool" else {})
 
 
 def error_frame(id: int | None, error: BaseException) -> Frame:

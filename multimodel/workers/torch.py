@@ -14,11 +14,12 @@ import torch
 
 from ..errors import BadRequest
 from ..hardware import memory
+from ..tools import Tools, in_words, template_form
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize, Usage
 from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
 from .fit import Fitted, fit, left_out, measured, reserve
 from .logprobs import check_bias, logprob_frame
-from .prompt import PLAIN_NOTE, common_prefix, plain_prompt, render, shorter, without_specials
+from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
 from .protocol import Frame, Progress, Request, error_frame, prompt_frame
 from .text import TextStream
 from .torch_cache import Kept, PrefixStore, cache_argument, empty_cache
@@ -102,8 +103,9 @@ class TorchRuntime:
         check_bias(request.params, self._vocab_size)
         constraint = constraint_from(request.params, lambda: self._vocabulary)
         context, asked = self.facts.context_length, request.params.max_tokens
-        fitted = self._fit(request)
-        tokens = self._tokens(fitted.kept)
+        tools, said = tools_of(request, self.facts.tools)
+        fitted = self._fit(request, tools)
+        tokens = self._tokens(fitted.kept, tools)
         if not tokens:
             raise BadRequest("There is nothing to answer.", hint="Write a prompt.")
         self._answers[request.id] = Answer(
@@ -117,15 +119,18 @@ class TorchRuntime:
             constraint=constraint,
             top_logprobs=request.params.top_logprobs,
         )
-        notes = [_note(request.id, text) for text in self._notes(fitted.dropped)]
-        return [*notes, prompt_frame(request.id, tokens, fitted.dropped)]
+        frames = [_note(request.id, text) for text in [*said, *self._notes(fitted.dropped)]]
+        frames.append(prompt_frame(request.id, tokens, fitted.dropped))
+        begun = opening(self._tokenizer.decode(tokens[-TAIL:])) if request.messages[-1].role != "assistant" else ""
+        return [*frames, {"event": "text", "id": request.id, "text": begun}] if begun else frames
 
     def inspect(self, request: Request) -> Prompt:
         """See `protocol.Runtime`."""
-        kept, dropped = self._fit(request)
-        tokens = tuple((token, self._name(token)) for token in self._tokens(kept))
-        clean = without_specials(kept, self._specials)
-        return Prompt(self._rendered(clean), tokens, dropped, shorter(kept, clean))
+        tools, _ = tools_of(request, self.facts.tools)
+        kept, dropped = self._fit(request, tools)
+        tokens = tuple((token, self._name(token)) for token in self._tokens(kept, tools))
+        clean = self._clean(kept)
+        return Prompt(self._rendered(clean, tools), tokens, dropped, shorter(kept, clean))
 
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
@@ -283,24 +288,30 @@ class TorchRuntime:
     def _name(self, token: int) -> bytes:
         return self._pieces[token] or str(self._tokenizer.convert_ids_to_tokens(token) or "").encode()
 
-    def _fit(self, request: Request) -> Fitted:
-        context = self.facts.context_length
-        return fit(request.messages, self._count, context, reserve(request.params.max_tokens, context))
+    def _fit(self, request: Request, tools: Tools) -> Fitted:
+        context, asked = self.facts.context_length, request.params.max_tokens
+        return fit(request.messages, lambda some: len(self._tokens(some, tools)), context, reserve(asked, context))
 
     def _count(self, messages: Sequence[Message]) -> int:
         return len(self._tokens(messages))
 
-    def _tokens(self, messages: Sequence[Message]) -> list[int]:
+    def _tokens(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
         """The prompt. A chat template writes the special tokens itself; plain text gets the tokenizer's own."""
-        text = self._rendered(without_specials(messages, self._specials))
+        text = self._rendered(self._clean(messages), tools)
         return list(self._tokenizer(text, add_special_tokens=self.facts.template != "own").input_ids)
 
-    def _rendered(self, clean: Sequence[Message]) -> str:
-        return render(self._template, clean) if self.facts.template == "own" else plain_prompt(clean)
+    def _clean(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return without_specials(messages if self.facts.tools else in_words(messages), self._specials)
 
-    def _template(self, messages: Sequence[Message]) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    def _rendered(self, clean: Sequence[Message], tools: Tools) -> str:
+        if self.facts.template != "own":
+            return plain_prompt(clean)
+        return render(lambda some: self._template(some, tools), clean)
+
+    def _template(self, messages: Sequence[Message], tools: Tools) -> str:
+        turns = [template_form(message) for message in messages]
+        asked: dict[str, Any] = {"tokenize": False, "add_generation_prompt": True}
+        return str(self._tokenizer.apply_chat_template(turns, tools=tools, **asked))
 
     def _notes(self, dropped: int) -> list[str]:
         plain = [] if self.facts.template == "own" else [PLAIN_NOTE]

@@ -62,6 +62,7 @@ def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loade
         parameters=_parameters(model),
         template="own" if tokenizer.chat_template else "plain",
         memory=_resident(),
+        tools="tools" in str(tokenizer.chat_template or ""),
     )
     return Loaded(model, tokenizer, facts, _ends(model, tokenizer))
 

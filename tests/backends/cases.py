@@ -35,6 +35,8 @@ def read_back(body: Mapping[str, Any]) -> dict[str, Any]:
         found["logit_bias"] = tuple((int(token), bias) for token, bias in found["logit_bias"].items())
     if shape := found.pop("response_format", None):
         found["json_schema"] = json.dumps(_schema(shape))
+    if "tools" in found:
+        found["tools"] = json.dumps(found["tools"])
     if "top_logprobs" in found:
         assert found.pop("logprobs") is True
     return found

@@ -193,7 +193,11 @@ SET: dict[str, Any] = {
     "grammar": 'root ::= "yes" | "no"',
     "json_schema": SCHEMA,
     "top_logprobs": 2,
+    "tools": '[{"type": "function", "function": {"name": "now"}}]',
+    "tool_choice": "required",
 }
+NEEDED = {"tool_choice": {"tools": SET["tools"]}}
+"""What a parameter means nothing without."""
 
 
 def test_every_parameter_is_tried() -> None:
@@ -202,8 +206,9 @@ def test_every_parameter_is_tried() -> None:
 
 @pytest.mark.parametrize("field", SET)
 def test_a_parameter_reaches_the_model_where_it_is_taken_and_only_there(case: Case, model: Backend, field: str) -> None:
-    one = {field: SET[field]}
-    assert case.reached(SamplingParams(**one)) == (one if takes(model, field) else {})
+    some = {field: SET[field], **NEEDED.get(field, {})}
+    reached = case.reached(SamplingParams(**some))
+    assert reached == {name: value for name, value in some.items() if takes(model, name)}
 
 
 def test_what_is_not_set_is_not_sent(case: Case) -> None:

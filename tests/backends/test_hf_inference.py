@@ -35,6 +35,8 @@ ALL = SamplingParams(
     logit_bias=((7, 1.0),),
     json_schema='{"type": "integer"}',
     top_logprobs=2,
+    tools='{"name": "now"}',
+    tool_choice="now",
 )
 
 
@@ -101,6 +103,8 @@ def test_the_wire_form(server: FaultServer) -> None:
         "response_format": {"type": "json_object", "value": {"type": "integer"}},  # as the Hub's client has it
         "logprobs": True,
         "top_logprobs": 2,
+        "tools": [{"type": "function", "function": {"name": "now"}}],
+        "tool_choice": {"type": "function", "function": {"name": "now"}},
     }
     assert model.capabilities.params == read_back(request.body).keys()
 

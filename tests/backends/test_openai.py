@@ -46,6 +46,8 @@ ALL = SamplingParams(
     logit_bias=((7, -1.5), (8, 2.0)),
     json_schema='{"type": "integer"}',
     top_logprobs=2,
+    tools='{"name": "now"}',
+    tool_choice="now",
 )
 HI = [Message("system", "Be kind."), Message("user", "hi")]
 
@@ -97,6 +99,8 @@ def test_every_parameter_has_its_place_on_the_wire() -> None:
         },
         "logprobs": True,
         "top_logprobs": 2,
+        "tools": [{"type": "function", "function": {"name": "now"}}],
+        "tool_choice": {"type": "function", "function": {"name": "now"}},
     }
 
 
