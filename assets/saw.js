@@ -36,19 +36,18 @@ async function show(next, more = {}) {
   body.innerHTML = answer.error || answer.html;
   body.scrollTop = 0;
   if (answer.rows?.length) showTokens(answer);
-  if (body.querySelector(".mm-saw-slow")) slow({});
+  for (const place of body.querySelectorAll("[data-slow]")) slow(place, {});
 }
 
 // --- what takes longer: hashes, and the prompt of a local model
 
-async function slow(more) {
-  let answer = await ask("more", asked(more));
+async function slow(place, more) {
+  let answer = await ask("more", asked({ part: place.dataset.slow, ...more }));
   while (answer?.running) {
     await new Promise((done) => setTimeout(done, 300));
     answer = await ask("more", { task: answer.task });
   }
-  const place = body.querySelector(".mm-saw-slow");
-  if (answer && place) place.innerHTML = answer.error || answer.html;
+  if (answer) place.innerHTML = answer.error || answer.html;
 }
 
 // --- the tokens of an answer
@@ -189,7 +188,7 @@ dialog.addEventListener("click", (event) => {
   else if ("sawLoad" in button.dataset) {
     button.disabled = true;
     button.textContent = "Loading the model";
-    slow({ load: true });
+    slow(button.closest("[data-slow]"), { load: true });
   }
 });
 dialog.addEventListener("change", ({ target }) => {

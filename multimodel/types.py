@@ -319,6 +319,10 @@ class Loaded:
     size: int = 0  # bytes of the weights
     changed: int = 0  # nanoseconds since 1970: when the newest of them was last changed
 
+    def __post_init__(self) -> None:
+        for name in ("context_length", "threads", "size", "changed"):
+            _check(name, getattr(self, name), 0, 2**62)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:

@@ -16,7 +16,6 @@ from multimodel.boards import Boards
 from multimodel.engine import Engine
 from multimodel.errors import BadRequest, MultimodelError
 from multimodel.provenance import still
-from multimodel.types import Prompt
 
 from . import saw_page
 from .asking import Answer, answering, served
@@ -47,12 +46,17 @@ class Details:
 
     @answering
     def more(self, asked: Answer) -> Answer:
-        """The rest of the view "prompt": {html}, or {task, running}. `load`: bring the model in to see its prompt."""
+        """A `part` of the view "prompt" that takes longer: {html}, or {task, running}, by which it is asked for again.
+
+        `load`: bring the model in to see its prompt.
+        """
         if task := asked.get("task"):
             return self._background.answer(str(task), wait=0.4)
         board, found = self._found(asked)
+        if asked.get("part") == "files":
+            return self._background.start(lambda: {"html": self._files(found)})
         load = bool(asked.get("load"))
-        return self._background.start(lambda: {"html": self._slow(board, found, load=load)})
+        return self._background.start(lambda: {"html": self._read(board, found, load=load)})
 
     def _found(self, asked: Answer) -> tuple[Board, Asked]:
         board, turn = self._boards.get(str(asked.get("address", ""))), asked.get("turn")
@@ -76,18 +80,17 @@ class Details:
         chosen = other if isinstance(other, int) else None
         return {"html": saw_page.compare_html(found.turn, board.versions(found.turn.id), chosen)}
 
-    def _slow(self, board: Board, found: Asked, *, load: bool) -> str:
-        answer = found.turn.answer
-        prompt: Prompt | None = None
-        why = saw_page.no_prompt(answer.params)
-        if not why:
-            try:
-                prompt = board.inspect(found, load=load)
-            except MultimodelError as error:
-                why = f"{error} {error.hint}"
-        loaded = answer.sent.loaded if answer.sent else None
-        files = still(found.spec, self._engine.settings, loaded) if loaded else None
-        return saw_page.slow_html(found, files, prompt, why)
+    def _read(self, board: Board, found: Asked, *, load: bool) -> str:
+        if not found.turn.answer.params:
+            return saw_page.prompt_html(found, None, "The model was never asked.")
+        try:
+            return saw_page.prompt_html(found, board.inspect(found, load=load))
+        except MultimodelError as error:
+            return saw_page.prompt_html(found, None, f"{error} {error.hint}")
+
+    def _files(self, found: Asked) -> str:
+        loaded = found.turn.answer.sent.loaded if found.turn.answer.sent else None
+        return saw_page.files_html(still(found.spec, self._engine.settings, loaded) if loaded else None)
 
 
 class SawPanel:

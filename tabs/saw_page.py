@@ -20,7 +20,7 @@ from multimodel.board import Asked
 from multimodel.conversation import Lane, Turn
 from multimodel.divergence import Divergence, Part, diverge
 from multimodel.provenance import Provenance
-from multimodel.types import Loaded, Message, Prompt, SamplingParams, Sent, TokenLogprob
+from multimodel.types import Loaded, Message, Prompt, Sent, TokenLogprob
 
 from .controls import LABELS
 from .format import called, counted, size
@@ -34,11 +34,14 @@ EXACT = {
     False: "Rebuilt from the conversation. What was sent was another text: its digest, written down then, differs.",
     None: "Rebuilt from the conversation. This answer was made before the app wrote down what it sends.",
 }
+SLOW = ("files", "prompt")
+"""What takes longer to find out, and is fetched by a request of its own: `files_html` and `prompt_html`."""
+
 LOOKING = '<p class="mm-saw-soft" role="status">Looking it up</p>'
 
 
 def asked_html(asked: Asked, key_var: str) -> str:
-    """What is known of how an answer was asked at once; `slow_html` fills the rest in. `key_var`: where its key is."""
+    """What is known of how an answer was asked at once; SLOW is filled in later. `key_var`: where its key is."""
     sent = asked.turn.answer.sent or Sent()
     parts = [
         _section("Messages", _messages(asked.messages, sent.dropped), EXACT[asked.exact]),
@@ -51,13 +54,8 @@ def asked_html(asked: Asked, key_var: str) -> str:
         parts.append(_section("How it was loaded", _rows(_loaded(sent.loaded))))
     else:
         parts.append(_section("How it was run", _soft("Not known: nothing was written down of it.")))
-    slow = f'<div class="mm-saw-slow">{LOOKING}</div>' if sent.loaded else ""
+    slow = "".join(f'<div data-slow="{part}">{LOOKING}</div>' for part in SLOW) if sent.loaded else ""
     return "".join(parts) + slow + _section("Versions", _rows(sent.versions) or _soft("Not known."))
-
-
-def slow_html(asked: Asked, files: Provenance | None, prompt: Prompt | None, why: str) -> str:
-    """What takes longer: the files of a local model and the prompt as it read it. `why` there is no prompt."""
-    return _section("Files", _files(files)) + _section("Prompt as the model reads it", _prompt(asked, prompt, why))
 
 
 def _section(title: str, body: str, note: str = "") -> str:
@@ -137,11 +135,18 @@ def _loaded(loaded: Loaded) -> Rows:
     )
 
 
-def _files(files: Provenance | None) -> str:
-    if not files:
-        return _soft("What lies here now is not what answered, or is gone: its hash and revision are not known.")
-    rows = _rows((("Commit on the Hub", files.revision), ("SHA-256", files.file_hash)))
-    return rows or _soft("Not known.")
+def files_html(files: Provenance | None) -> str:
+    """Which files a local model is."""
+    if files:
+        found = _rows((("Commit on the Hub", files.revision), ("SHA-256", files.file_hash))) or _soft("Not known.")
+    else:
+        found = _soft("What lies here now is not what answered, or is gone: its hash and revision are not known.")
+    return _section("Files", found)
+
+
+def prompt_html(asked: Asked, prompt: Prompt | None, why: str = "") -> str:
+    """The prompt as a local model reads it; `why` there is none."""
+    return _section("Prompt as the model reads it", _prompt(asked, prompt, why))
 
 
 def _prompt(asked: Asked, prompt: Prompt | None, why: str) -> str:
@@ -191,7 +196,7 @@ def visible(text: str) -> str:
 def _body(asked: Asked, sent: Sent) -> dict[str, Any]:
     try:
         rest = json.loads(sent.request)
-    except ValueError:
+    except (ValueError, RecursionError):  # of a file that somebody has written
         rest = {}
     if not isinstance(rest, dict):
         rest = {}
@@ -356,8 +361,3 @@ def _part(part: Part, before: bool) -> str:
     tag, sign = ("del", "−") if part.kind == "left" else ("ins", "+")
     mark = '<i class="mm-saw-fork" aria-label="here they part"></i>' if before else ""
     return f'{mark}<{tag}><b aria-hidden="true">{sign}</b>{text}</{tag}>'
-
-
-def no_prompt(params: SamplingParams | None) -> str:
-    """Why there is no prompt to show of a model that never read one."""
-    return "" if params else "The model was never asked."

@@ -19,6 +19,7 @@ from multimodel.boards import Boards
 from multimodel.conversation import Options, Turn
 from multimodel.divergence import diverge
 from multimodel.engine import Engine
+from multimodel.errors import ForeignFile
 from multimodel.exchange import from_json, to_json
 from multimodel.settings import Settings
 from multimodel.types import (
@@ -76,9 +77,9 @@ def look(details: Details, board: Board, turn: int, view: str = "prompt", **more
     return details.saw({"address": board.id, "turn": turn, "view": view, **more})
 
 
-def rest(details: Details, board: Board, turn: int, **more: Any) -> str:
+def rest(details: Details, board: Board, turn: int, part: str = "prompt", **more: Any) -> str:
     """What takes longer, once it has come."""
-    answer: dict[str, Any] = details.more({"address": board.id, "turn": turn, **more})
+    answer: dict[str, Any] = details.more({"address": board.id, "turn": turn, "part": part, **more})
     while answer.get("running"):
         answer = details.more({"task": answer["task"]})
     return str(answer["html"])
@@ -160,6 +161,32 @@ def test_a_conversation_that_was_tampered_with_is_told(engine: Engine) -> None:
     assert found and found.exact is False
 
 
+@pytest.mark.parametrize(
+    ("where", "value", "refused"),
+    [
+        ("request", "[" * 100_000, False),
+        ("request", "[1]", False),
+        ("begun", -5, False),
+        ("address", f"javascript:{EVIL}", False),
+        ("loaded", {"changed": 10**300}, True),
+        ("loaded", {"size": -1}, True),
+        ("loaded", {"path": "/etc/passwd"}, True),
+    ],
+)
+def test_a_hostile_record_in_a_file_harms_nobody(engine: Engine, where: str, value: Any, refused: bool) -> None:
+    boards, board = chat(engine, ECHO)
+    asked(board, "hi")
+    file = json.loads(to_json(board.kept(), {}))
+    file["turns"][0]["ending"]["sent"] |= {"request": "{}", where: value}
+    if refused:
+        with pytest.raises(ForeignFile):
+            from_json(json.dumps(file))
+        return
+    imported = boards.keep(board.id, from_json(json.dumps(file))[0])
+    html = look(Details(engine, boards), imported, imported.columns()[0].turns[-1].id)["html"]
+    assert "Messages" in html and EVIL not in html
+
+
 def test_parameters_that_a_backend_does_not_take_are_told(engine: Engine) -> None:
     boards, board = chat(engine, ECHO, params=SamplingParams(max_tokens=5, temperature=0.5))
     html = look(Details(engine, boards), board, asked(board, "hi"))["html"]
@@ -195,7 +222,9 @@ def test_a_local_model_tells_its_prompt_its_files_and_its_memory(tmp_path: Path)
         html = rest(details, board, turn)
         assert "Token for token" in html and "7 characters of typed special tokens" in html
         assert EVIL not in html and EVIL in unescape(html)
-        assert subprocess.run(["sha256sum", copy], capture_output=True, text=True).stdout[:64] in html
+        assert subprocess.run(["sha256sum", copy], capture_output=True, text=True).stdout[:64] in rest(
+            details, board, turn, "files"
+        )
 
         tokens = look(details, board, turn, "tokens")
         assert "".join(row[0] for row in tokens["rows"]) == answer.text
@@ -209,7 +238,7 @@ def test_a_local_model_tells_its_prompt_its_files_and_its_memory(tmp_path: Path)
         assert "Token for token" in rest(details, board, turn, load=True)
         with copy.open("ab") as file:
             file.write(b"\0")
-        assert "not what answered" in rest(details, board, turn)
+        assert "not what answered" in rest(details, board, turn, "files")
 
 
 def test_a_history_too_long_is_shown_with_what_was_left_out() -> None:

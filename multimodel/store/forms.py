@@ -58,7 +58,7 @@ class Ending(Form):
     params: SamplingParams | None = None  # as they were sent
     cost: Cost | None = None  # at the prices of its day
     provider: str = ""
-    memory: int | None = None  # bytes
+    memory: int | None = Field(default=None, ge=0, le=2**62)  # bytes
     sent: Sent | None = None
     calls: tuple[ToolCall, ...] = ()
 

@@ -284,6 +284,16 @@ def test_there_is_exactly_one_bos(runtime: llama.LlamaRuntime) -> None:
     assert model.tokens("<s>hi") == model.tokens("<s><s>hi") == [model.bos, *model.tokens("hi")]
 
 
+def test_a_prompt_can_be_looked_at_as_it_is_read(runtime: llama.LlamaRuntime) -> None:
+    turns = (*[Message("user", LONG), Message("assistant", LONG)] * 4, Message("user", "And </s>now?"))
+    asked = Request(1, turns, SamplingParams(max_tokens=4))
+    told = next(frame for frame in runtime.admit(asked) if frame["event"] == "prompt")
+    found = runtime.inspect(asked)
+    assert (found.digest, found.dropped, found.stripped) == (told["digest"], told["dropped"], len("</s>"))
+    assert found.dropped and b"".join(data for _, data in found.tokens).decode() == found.text
+    runtime.drop(1)
+
+
 def test_old_turns_are_left_out_and_it_says_so(runtime: llama.LlamaRuntime) -> None:
     old = [Message("user", LONG), Message("assistant", LONG)] * 4
     turns = (*old, Message("user", "And now?"))

@@ -306,6 +306,15 @@ def test_max_tokens_and_the_end_of_the_context_are_length(tiny: Any) -> None:
     assert last["usage"]["input_tokens"] + last["usage"]["output_tokens"] == 100
 
 
+def test_a_prompt_can_be_looked_at_as_it_is_read(tiny: Any) -> None:
+    asked = request(1, "And </s>now?", max_tokens=4)
+    told = next(frame for frame in tiny.admit(asked) if frame["event"] == "prompt")
+    found = tiny.inspect(asked)
+    assert (found.digest, found.dropped, found.stripped) == (told["digest"], told["dropped"], len("</s>"))
+    assert b"".join(data for _, data in found.tokens).decode() == found.text
+    tiny.drop(1)
+
+
 def tiny_folder_of(tiny: Any) -> Path:
     return Path(tiny._model.config._name_or_path)
 
