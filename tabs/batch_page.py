@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from multimodel.batch.charts import COLOURS
 from multimodel.batch.jobs import BatchJob, State
 from multimodel.batch.plan import Batch
 from multimodel.batch.run import BatchUpdate
@@ -108,7 +107,7 @@ def progress_html(job: BatchJob, batch: Batch) -> str:
     if job.state == "running" and update.seconds_left is None:
         parts.append("the time left is told after the first answer")
     rows = "".join(_model_row(i, str(model), update) for i, model in enumerate(batch.models))
-    whole = f"<span>{' · '.join(filter(None, parts))}</span>{_bar(update.done, update.total, '')}"
+    whole = f"<span>{' · '.join(filter(None, parts))}</span>{_bar(update.done, update.total)}"
     return f'<div class="mr-whole">{whole}</div><div class="mr-models">{rows}</div>'
 
 
@@ -120,15 +119,15 @@ def _model_row(place: int, name: str, update: BatchUpdate) -> str:
     now = " mr-now" if update.item and update.item.model == place else ""
     return (
         f'<div><span class="mr-model{now}">{escape(name)}</span>'
-        f"{_bar(count.done, count.total, f'mr-m{place % COLOURS}')}"
+        f"{_bar(count.done, count.total)}"
         f"<span>{count.done:,} of {count.total:,}{errors}</span></div>"
     )
 
 
-def _bar(done: int, total: int, kind: str) -> str:
+def _bar(done: int, total: int) -> str:
     share = f"{100 * done / total:.1f}"
     told = f'role="progressbar" aria-valuenow="{share}" aria-label="Answers"'
-    return f'<i class="mr-bar {kind}" {told}><i style="width:{share}%"></i></i>'
+    return f'<i class="mr-bar" {told}><i style="width:{share}%"></i></i>'
 
 
 def live_html(job: BatchJob, batch: Batch) -> str:

@@ -278,6 +278,7 @@ def _row(found: Report, prompt: int, answered: Sequence[Answered]) -> str:
     cells = "".join(_cell(found, one, first) for one in answered)
     short = escape(" ".join(text.split())[:160])
     whole = f'<div class="mb-prompt">{escape(text)}</div>' if len(text) > 160 or "\n" in text else ""
+    kinds += " mb-long" * bool(whole)
     return (
         f'<details class="mb-row {kinds}"{" open" if prompt < OPEN else ""}><summary><i>{prompt + 1}</i>'
         f'<b>{short}</b>{chips}</summary>{whole}<div class="mb-cells">{cells}</div></details>'

@@ -94,6 +94,7 @@ i.mb-bad { background: var(--mm-bad) }
 .mb-row > summary::-webkit-details-marker { display: none }
 .mb-row > summary i { min-width: 22px; color: var(--mm-soft); font-style: normal }
 .mb-row > summary b { flex: 1 1 260px; min-width: 0; font-weight: 600 }
+.mb-long[open] > summary b { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
 .mb-chip { color: var(--mm-soft); font-size: 12.5px }
 .mb-chip.mb-is-same { color: var(--mm-good) } .mb-chip.mb-is-cut { color: var(--mm-caution) }
 .mb-chip.mb-is-failed { color: var(--mm-bad) }
