@@ -105,7 +105,10 @@ class Drawer(Generic[T]):
 
     def items(self, owner: str) -> tuple[T, ...]:
         """All of a visitor, in the order of the alphabet."""
-        return tuple(self._form.model_validate_json(body) for body in self._shelf.items(owner, self._kind).values())
+        kept = self._shelf.items(owner, self._kind)
+        return tuple(
+            self._form.model_validate_json(body).model_copy(update={"name": name}) for name, body in kept.items()
+        )
 
     def find(self, owner: str, name: str) -> T | None:
         """The one of that name."""

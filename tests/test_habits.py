@@ -119,7 +119,8 @@ def test_what_another_browser_kept_comes_along(engine: Engine, habits: Habits) -
     habits.prompts.add(boards.owner(other.id), Prompt(name="Only there", text="text"))
     boards.join(boards.invite(mine.id), other.id)
     kept = habits.prompts.items(boards.owner(mine.id))
-    assert [(item.name, item.text) for item in kept] == [("Only there", "text"), ("Same", "mine")]
+    theirs = ("Same (other browser)", "theirs")
+    assert [(item.name, item.text) for item in kept] == [("Only there", "text"), ("Same", "mine"), theirs]
 
 
 def test_the_built_in_presets_can_be_shown_here(engine: Engine) -> None:

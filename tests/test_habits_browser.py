@@ -81,7 +81,7 @@ def test_everything_by_keys(chat: Chat) -> None:
     keys.press("/")
     chat.expect(chat.prompt).to_be_focused()
     assert chat.prompt.input_value() == ""
-    chat.ask(COUNTING)
+    chat.ask(ENDLESS)
     chat.growing(1)
     keys.press("Escape")
     chat.finished(2)
@@ -291,6 +291,12 @@ PALE = """() => {
     const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
     if (ratio < (large ? 3 : 4.5)) found.set(`${node.className} ${text.data.trim().slice(0, 30)}`, ratio.toFixed(2));
   }
+  for (const field of document.querySelectorAll('input[placeholder], textarea[placeholder]')) {
+    if (!field.checkVisibility() || !field.placeholder) continue;
+    const [front, back] = [rgba(getComputedStyle(field, '::placeholder').color), ground(field)];
+    const [high, low] = [light(over(front, back)), light(back)].sort((a, b) => b - a);
+    if ((high + 0.05) / (low + 0.05) < 4.5) found.set(field.placeholder, 'placeholder');
+  }
   return [...found];
 }"""
 
@@ -307,7 +313,7 @@ def test_a_screen_reader_hears_each_answer_once_and_everything_can_be_seen(
         page.keyboard.press("Tab")
         page.get_by_role("link", name="Skip to the prompt").press("Enter")
         chat.expect(chat.prompt).to_be_focused()
-        chat.ask("```python\nx = 1  # one\n```\nthe `second` line [link](http://127.0.0.1/)")
+        chat.ask(f"```python\nx = 1  # one\n```\nthe `second` line [link](http://127.0.0.1/) {COUNTING}")
         chat.growing(1)
         moving = "document.getAnimations().filter((a) => a.playState === 'running').length"
         assert page.evaluate(moving) == 0

@@ -115,7 +115,9 @@ class Store:
         def change(connection: sqlite3.Connection) -> None:
             for table in ("conversations", "votes"):
                 connection.execute(f"UPDATE {table} SET owner = ? WHERE owner = ?", (to, owner))
-            connection.execute("UPDATE OR IGNORE shelf SET owner = ?, chosen = 0 WHERE owner = ?", (to, owner))
+            for suffix in ("", " (other browser)"):  # of what has the same name there
+                sql = "UPDATE OR IGNORE shelf SET owner = ?, chosen = 0, name = name || ? WHERE owner = ?"
+                connection.execute(sql, (to, suffix, owner))
 
         self._now(change)
 
