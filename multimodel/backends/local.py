@@ -71,11 +71,12 @@ class LocalBackend:
 
         The chunk with stage "reading" and a time in `at` says when the request was admitted: TTFT counts from there.
         """
+        params = params.only(self.capabilities.params)  # loading may show that it takes fewer, which is then a note
         try:
             with self._place.hold(self._anyway):
                 worker = yield from self._place.ready(self._bring_in)
                 with self._pool.cores.share(worker.set_threads):
-                    yield from self._answer(worker, messages, params.only(self.capabilities.params))
+                    yield from self._answer(worker, messages, params)
                 self._place.weigh()
         except BackendError as error:
             error.model = str(self.model)
