@@ -100,7 +100,7 @@ function showTokens({ rows, least }) {
 function tell(at) {
   const [text, logprob, others] = tokens[at];
   const head = node("p", "", "");
-  head.append(node("code", "", seen(text)), ` ${percent(logprob)}, log-probability ${(logprob || 0).toFixed(3).replace("-", "−")}`);
+  head.append(node("code", "", seen(text)), ` ${percent(logprob)}, log-probability ${logprob > -0.0005 ? 0 : logprob.toFixed(3).replace("-", "−")}`);
   const list = node("ul", "");
   for (const [other, likely] of others) {
     const row = node("li", other === text ? "mm-saw-this" : "");

@@ -257,6 +257,15 @@ def _reply(sent: Sent) -> Rows:
 # the tokens of an answer
 
 
+def minus(number: float) -> str:
+    """A number that is mostly negative, to three places.
+
+    >>> minus(-0.0136), minus(-0.0)
+    ('−0.014', '0.000')
+    """
+    return f"{number:.3f}".replace("-0.000", "0.000").replace("-", "−")
+
+
 def tokens_view(tokens: Sequence[TokenLogprob], text: str) -> dict[str, Any]:
     """The probabilities as the page shows them: "rows" of a text, a log-probability and alternatives; and a summary."""
     if not tokens:
@@ -266,7 +275,7 @@ def tokens_view(tokens: Sequence[TokenLogprob], text: str) -> dict[str, Any]:
     known = sum(len(token.data) for token in tokens)
     part = "" if known >= len(text.encode()) else " They are those of its last part: it was continued."
     told = (
-        f"{counted(len(tokens), 'token')}, mean log-probability {mean:.3f}, perplexity {math.exp(-mean):.2f}: "
+        f"{counted(len(tokens), 'token')}, mean log-probability {minus(mean)}, perplexity {math.exp(-mean):.2f}: "
         f"the model was as unsure as among {math.exp(-mean):.1f} equally likely tokens.{part}"
     )
     more = _soft(f"The first {SHOWN_TOKENS:,} are shown.") if len(tokens) > SHOWN_TOKENS else ""
