@@ -2,5 +2,9 @@
 
 plan     what is to be asked, and the folder it is kept in
 run      asking it: one model at a time, each answer written down at once, so that any end can be gone on from
-report   what came of it: figures, agreement, and all answers side by side, as JSON, Markdown and HTML
+machine  where it was asked
+jobs     the batches of an app's visitors: in line, stopped, interrupted, gone on with
+replay   a batch asked again, answer by answer beside what was said before
+report   what came of it, as values: figures, agreement, and what a replay says
+export   the same as JSON that replays, Markdown, and by `page` (with `charts` and `style`) as HTML
 """
