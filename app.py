@@ -39,6 +39,7 @@ STYLES = (
     "conversations",
     "cost",
     "explorer",
+    "fairlane",
     "finetune",
     "predict",
     "system",

@@ -31,6 +31,8 @@ from .conversation import (
 )
 from .engine import Engine
 from .errors import BadRequest, InvalidModelId, MultimodelError
+from .fairlane import FairLane, FairUpdate
+from .measuring import Ask, Measurement, lane_of
 from .messages import conversation
 from .modifiers import forced
 from .prices import Expected, Spent, expected, total
@@ -108,6 +110,9 @@ class Keeper(Protocol):
     def waiting(self, queue: Queue) -> None:
         """The prompts that wait."""
 
+    def measured(self, lane: FairLane) -> None:
+        """A measurement as it stands, in place of what it was before."""
+
     def flush(self) -> None:
         """Write what is not yet written."""
 
@@ -139,6 +144,8 @@ class Board:
         self._state = states[-1]
         self._tree = Tree(kept.turns if kept else ())
         self._created = kept.created if kept else now()
+        self._measured = {lane.number: lane for lane in (kept.measured if kept else ())}
+        self._measurement: Measurement | None = None
         self._runs: dict[int, Run] = {}  # by the ids of the turns they answer
         self._spent: dict[str | None, Spent] = {}  # by columns, as far as it was asked for since an answer ended
         self._queue = replace(queue or Queue(), paused=bool(queue))
@@ -217,7 +224,7 @@ class Board:
         with self._lock:
             self._settle()
             turns = tuple(self._settled(turn) for turn in self._tree.turns)
-            return Conversation(self._title(), self._created, (self._state,), turns)
+            return Conversation(self._title(), self._created, (self._state,), turns, tuple(self._measured.values()))
 
     def spec(self, column: Column) -> ModelSpec:
         """The model of a column and how it is loaded."""
@@ -235,6 +242,7 @@ class Board:
         later; returns the function that ends it."""
         with self._lock:
             ends = self._watchers[listener] = [run.on_change(listener) for run in self._runs.values()]
+            ends += [self._measurement.on_change(listener)] if self._measurement else []
 
         def unwatch() -> None:
             with self._lock:
@@ -409,7 +417,9 @@ class Board:
             heads[key] = [turn]
             lanes = tuple(replace(lane, head=([None, *heads[lane.key]])[-1]) for lane in self._state.lanes)
             turns = tuple(self._settled(t) for t in cut(self._tree.turns, (lane.head for lane in lanes)))
-            return Conversation(self._title(), now(), (State(1, lanes, self.shared),), turns)
+            ids = {t.id for t in turns}
+            measured = tuple(lane for lane in self._measured.values() if lane.turns <= ids)
+            return Conversation(self._title(), now(), (State(1, lanes, self.shared),), turns, measured)
 
     def clear(self, key: str | None = None) -> None:
         """Empty one conversation, or all; models and options stay."""
@@ -669,12 +679,72 @@ class Board:
                 sizes.append((column, size))
         return sizes
 
+    # each model alone
+
+    def measure_alone(self, repeats: int, *, cached: bool = False, cold: bool = True) -> None:
+        """Ask the last prompt of every column again, one column after another, beside what they answered.
+
+        `cached`: with what a cache holds of the prompt, as usual. `cold`: each model is unloaded first, unless somebody
+        else uses it. Raises BadRequest while anything is on its way or nothing was asked, InvalidParameter.
+        """
+        with self._lock:
+            self._refuse_while_active()
+            if self.hidden:
+                raise BadRequest("Figures would tell the models apart.", hint="Vote first, or press Show names.")
+            if self.measuring():
+                raise BadRequest("Models are being measured already.", hint="Wait for the end, or stop it.")
+            asks = self._asks()
+            prompt = self._tree[asks[0].turn].prompt if asks else ""
+            lane = lane_of(asks, max(self._measured, default=0) + 1, now(), prompt, repeats, cached)
+            self._measurement = self._engine.measuring.start(lane, asks, cold=cold, tell=self._take_in)
+
+    def measuring(self) -> bool:
+        """Whether models are being measured."""
+        return bool(self._measurement and self._measurement.active)
+
+    def stop_measuring(self) -> None:
+        """End it; what was measured stays."""
+        if self._measurement:
+            self._measurement.stop()
+
+    def fair(self) -> FairUpdate | None:
+        """The newest measurement of what the columns show; None while names are hidden."""
+        with self._lock:
+            if self.hidden:
+                return None
+            if self._measurement and self._measurement.active:
+                return self._measurement.newest
+            shown = {turn.id for lane in self._state.lanes for turn in self._path(lane)}
+            lanes = [lane for lane in self._measured.values() if lane.turns <= shown]
+            return FairUpdate(lanes[-1]) if lanes else None
+
+    def _asks(self) -> list[Ask]:
+        """What the columns were asked last, as it was asked, where it was answered."""
+        found = []
+        for lane in self._state.lanes:
+            turn = self._tree[lane.head] if lane.head is not None else None
+            if turn and turn.answer.text and not turn.answer.error:
+                messages = conversation(
+                    turn.asked.system, self._tree.path(turn.parent), turn.prompt, turn.files, turn.results
+                )
+                spec = self._spec(turn.answer.model, turn.asked)
+                found.append(Ask(lane.key, turn.id, spec, tuple(messages), turn.asked.params, turn.answer))
+        return found
+
+    def _take_in(self, lane: FairLane) -> None:
+        self._measured[lane.number] = lane
+        self._spent.clear()
+        if self._keeper:
+            self._keeper.measured(lane)
+
     def spent(self, key: str | None = None) -> Spent:
         """What the answers cost that have ended, of a column or of all, earlier versions included."""
         with self._lock:
             self._settle()
             if key not in self._spent:
-                self._spent[key] = total(t.answer.cost for t in self._tree.turns if key in (None, t.column))
+                answers = [t.answer.cost for t in self._tree.turns if key in (None, t.column)]
+                measured = [cost for lane in self._measured.values() for cost in lane.costs(key)]
+                self._spent[key] = total([*answers, *measured])
             return self._spent[key]
 
     def expected(self, prompt: str) -> list[tuple[Column, Expected]]:

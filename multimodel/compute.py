@@ -28,6 +28,11 @@ class Cores:
         self._lock = Lock()  # between the threads of the runs that start and end
         self._holders: list[Callable[[int], None]] = []
 
+    @property
+    def held(self) -> int:
+        """How many answers, trainings and predictions hold a share."""
+        return len(self._holders)
+
     @contextmanager
     def share(self, tell: Callable[[int], None]) -> Generator[None]:
         """Hold a share while an answer decodes; `tell` gets the number of threads, at least one."""

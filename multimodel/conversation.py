@@ -13,6 +13,7 @@ from typing import Literal
 
 from .attachment import Attachment
 from .errors import InvalidParameter
+from .fairlane import FairLane
 from .types import LoadOptions, ModelId, SamplingParams, Snapshot, ToolResult, whole
 
 MAX_COLUMNS = 4
@@ -105,6 +106,7 @@ class Conversation:
     created: float  # seconds since 1970
     states: tuple[State, ...]
     turns: tuple[Turn, ...]
+    measured: tuple[FairLane, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from .runs import Run
 from .settings import Settings
 from .types import (
     Backend,
+    Cached,
     Capabilities,
     Message,
     ModelId,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .downloads import Downloads
     from .finetune.jobs import Jobs
     from .finetune.predict import Predictors
+    from .measuring import Measuring
     from .memory.estimator import Estimator
     from .store import Store
 
@@ -116,6 +118,12 @@ class Engine:
         return downloads
 
     @cached_property
+    def measuring(self) -> Measuring:
+        """The measurements of models alone."""
+        measuring: Measuring = import_module("multimodel.measuring").Measuring(self)
+        return measuring
+
+    @cached_property
     def estimator(self) -> Estimator:
         """What says how much memory a model takes."""
         module = import_module("multimodel.memory.estimator")
@@ -139,13 +147,22 @@ class Engine:
             return self._backends[spec]
 
     def ask(
-        self, model: Model, messages: Sequence[Message], params: SamplingParams = SamplingParams()
+        self,
+        model: Model,
+        messages: Sequence[Message],
+        params: SamplingParams = SamplingParams(),
+        *,
+        fresh: bool = False,
     ) -> Generator[Snapshot]:
-        """Connect if needed, then answer. Every error is the last snapshot's; nothing is raised."""
+        """Connect if needed, then answer. Every error is the last snapshot's; nothing is raised.
+
+        `fresh`: a model of this machine evaluates the prompt whole, whatever its cache holds.
+        """
         started, id = time.perf_counter(), _spec(model).id
         yield Snapshot(id, "", Timing(started))
         try:
             backend = self.backend(model)
+            backend = backend.afresh() if fresh and isinstance(backend, Cached) else backend
         except Exception as error:
             yield refused(id, error, started)
         else:

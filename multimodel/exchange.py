@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from .attachment import Attachment
 from .conversation import MAX_COLUMNS, Conversation, State, Tree, Turn
 from .errors import BadRequest, ForeignFile, MultimodelError
+from .fairlane import FairLane
 from .store.forms import KEY, LATEST, Form, TurnForm, complaint
 from .types import ModelId, Snapshot, TokenLogprob
 
@@ -32,6 +33,7 @@ class File(Form):
     state: State
     turns: tuple[TurnForm, ...]
     bodies: dict[str, str] = Field({})  # of the files that went with prompts, by hash, in base64
+    measured: tuple[FairLane, ...] = ()
 
 
 def to_json(kept: Conversation, logprobs: Logprobs) -> str:
@@ -50,6 +52,7 @@ def to_json(kept: Conversation, logprobs: Logprobs) -> str:
         state=state,
         turns=turns,
         bodies=bodies,
+        measured=kept.measured,
     )
     text = file.model_dump_json(indent=1, exclude_defaults=True) + "\n"
     if bodies and len(text) > LARGEST:
@@ -80,7 +83,7 @@ def from_json(text: str) -> tuple[Conversation, Logprobs]:
         raise ForeignFile("The file is damaged: something attached is not in base64.", hint=hint) from None
     except MultimodelError as error:  # a parameter out of its range
         raise ForeignFile(f"The file is damaged: {error}", hint=hint) from None
-    return Conversation(file.title, file.created, (file.state,), turns), logprobs
+    return Conversation(file.title, file.created, (file.state,), turns, file.measured), logprobs
 
 
 def _trouble(file: File) -> str:
@@ -96,6 +99,8 @@ def _trouble(file: File) -> str:
         return f"a column cannot be called {strange[0][:40]!r}"
     if any(lane.head is not None and lane.head not in seen for lane in lanes):
         return "a column shows a turn that is not in it"
+    if any(not lane.turns <= seen or len(lane.models) > MAX_COLUMNS for lane in file.measured):
+        return "a measurement is of turns that are not in it"
     if not all(_is_model(model) for model in [*(lane.model for lane in lanes), *(turn.model for turn in file.turns)]):
         return "a model has no name"
     return ""
@@ -115,8 +120,10 @@ def _about(file: Attachment) -> str:
     return f"{file.name} ({file.detail})" if file.detail else file.name
 
 
-def to_markdown(kept: Conversation, figures: Callable[[Snapshot], str]) -> str:
-    """What the columns show, for reading. `figures`: a line on an answer."""
+def to_markdown(
+    kept: Conversation, figures: Callable[[Snapshot], str], measured: Callable[[FairLane], str] | None = None
+) -> str:
+    """What the columns show, for reading. `figures`: a line on an answer; `measured`: a part on a measurement."""
     parts = [f"# {kept.title}"]
     for row in rows(kept):
         prompt = ""
@@ -130,4 +137,5 @@ def to_markdown(kept: Conversation, figures: Callable[[Snapshot], str]) -> str:
             empty = "" if calls else f"*{said.error}*" if said.error else "*No answer.*"
             parts += [f"## {said.model}", *filter(None, [said.text or empty]), *calls]
             parts.append(f"*{figures(said)}*")
+    parts += map(measured, kept.measured) if measured else ()
     return "\n\n".join(parts) + "\n"

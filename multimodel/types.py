@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from .errors import InvalidModelId, InvalidParameter, MultimodelError
 
@@ -498,6 +498,15 @@ class PromptSize:
     context_length: int
     dropped: int = 0  # messages, oldest first, that would be left out to make it fit
     estimated: bool = False
+
+
+@runtime_checkable
+class Cached(Protocol):
+    """A backend that keeps what it has evaluated for the next prompt that begins alike."""
+
+    def afresh(self) -> Backend:
+        """The same model, which then evaluates every prompt whole."""
+        ...
 
 
 class Backend(Protocol):

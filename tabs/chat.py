@@ -32,6 +32,7 @@ from .attach import AttachPanel
 from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
+from .fairlane import FairPanel
 from .format import called, overflow
 from .judge import JudgePanel
 from .leaderboard import LeaderboardPanel
@@ -86,6 +87,7 @@ class ChatTab:
         self.cost = CostLine(boards)
         self.leaderboard = LeaderboardPanel(boards)
         self.attach = AttachPanel(engine)
+        self.fair = FairPanel(boards)
 
     # handlers: each takes the board's id and returns what changes
 
@@ -305,6 +307,7 @@ class ChatTab:
                     elem_id="mm-board",
                     server_functions=[model_lister(self.engine.settings)],
                 )
+                self.fair.build()
                 self._build_composer()
                 self.judge.build_badges()
                 self.leaderboard.build()
@@ -325,6 +328,7 @@ class ChatTab:
             self.presets = Presets(self.engine, self.boards, presets_widget())
             self.blind_button = gr.Button("Blind", elem_id="mm-blind", size="sm")
             with menu("More", "mm-more"):
+                self.fair.build_button("mm-fair-row", size="sm")
                 self.library_button = gr.Button("Prompt library", elem_id="mm-library-button", size="sm")
                 self.keep_button = gr.Button("Save this prompt", elem_id="mm-keep-button", size="sm")
                 self.link_button = gr.Button("Copy link to these columns", elem_id="mm-link-button", size="sm")
@@ -355,6 +359,7 @@ class ChatTab:
                 self.clip_button = gr.Button("Attach files", elem_id="mm-clip", min_width=40)
                 self.undo_button = gr.Button("Undo the last step", elem_id="mm-undo", min_width=40)
                 self.settings_button = gr.Button("Settings", elem_id="mm-settings-button", min_width=44)
+                self.fair.build_button("mm-fair-button", min_width=36)
                 self.stop_button = gr.Button("Stop all", elem_id="mm-stop", min_width=84)
                 self.send_button = gr.Button("Send", variant="primary", elem_id="mm-send", min_width=84)
 

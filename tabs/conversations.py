@@ -16,6 +16,7 @@ from multimodel.errors import BadRequest, MultimodelError
 from multimodel.exchange import from_json, to_json, to_markdown
 
 from .export import line, to_html
+from .fairlane_page import fair_markdown
 from .view import problem_text
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -103,7 +104,7 @@ class ConversationList:
         if kind == "json":
             return [f"{stem}.json", "application/json", to_json(kept, self.boards.store.logprobs(chat))]
         if kind == "md":
-            return [f"{stem}.md", "text/markdown", to_markdown(kept, line)]
+            return [f"{stem}.md", "text/markdown", to_markdown(kept, line, fair_markdown)]
         return [f"{stem}.html", "text/html", to_html(kept)]
 
     def connect(self, id: Component, outputs: list[Component]) -> None:

@@ -11,6 +11,7 @@ from multimodel.types import Snapshot
 from multimodel.web import DOCUMENT_POLICY
 
 from . import markdown
+from .fairlane_page import fair_table
 from .format import called, figures
 from .parts import calls_html, facts
 
@@ -21,7 +22,7 @@ STYLE = """
   --text: #ececf0; --soft: #a3a3b0; --accent: #8b85ff; --bad: #ff8f85 } }
 * { box-sizing: border-box }
 body { margin: 0; padding: 24px; background: var(--page); color: var(--text); font: 15.5px/1.55 system-ui, sans-serif }
-h1 { margin: 0 0 16px; font-size: 20px }
+h1 { margin: 0 0 16px; font-size: 20px } h2 { margin: 28px 0 4px; font-size: 16px }
 .row { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(280px, 1fr); gap: 12px; overflow-x: auto }
 .cell { min-width: 0; padding: 4px 16px 12px; background: var(--card); border: solid var(--line); border-width: 0 1px;
   overflow-wrap: anywhere }
@@ -60,7 +61,8 @@ def to_html(kept: Conversation) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer">'
         f"<title>{title}</title><style>{STYLE}</style></head>"
-        f'<body><h1>{title}</h1><div class="row">{head}</div>{body}</body></html>\n'
+        f'<body><h1>{title}</h1><div class="row">{head}</div>{body}'
+        f"{''.join(map(fair_table, kept.measured))}</body></html>\n"
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import replace
-from typing import cast
+from typing import Self, cast
 
 from ..errors import BackendError, MultimodelError
 from ..locate import Located, stamp
@@ -65,6 +66,13 @@ class LocalBackend:
         self._place = pool.place(self._spec)
         self._runtime = runtime
         self._locate = locate
+        self._fresh = False
+
+    def afresh(self) -> Self:
+        """The same model, which then evaluates every prompt whole, whatever a cache holds of it."""
+        other = copy(self)
+        other._fresh = True
+        return other
 
     def stream(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
         """Stages while the model is found and loaded, then the answer. Raises MultimodelError.
@@ -133,7 +141,7 @@ class LocalBackend:
 
     def _answer(self, worker: Worker, messages: Sequence[Message], params: SamplingParams) -> Generator[Chunk]:
         waiting, looked = Chunk(stage=Stage("queued", "waiting for a free place")), 0.0
-        with closing(worker.generate(messages, params)) as events:
+        with closing(worker.generate(messages, params, self._fresh)) as events:
             for event in events:
                 chunk, now = chunk_of(event) if event else waiting, time.monotonic()
                 if event and event["event"] == "started":

@@ -8,6 +8,7 @@ from html import escape
 from itertools import groupby
 from typing import NamedTuple
 
+from .. import prices
 from ..types import SamplingParams, Sent
 from ..web import DOCUMENT_POLICY
 from .charts import COLOURS, Bar, Part, bars, key, letter, stacks
@@ -66,7 +67,7 @@ def money(lane: Lane) -> str:
     if lane.cost is None:
         return "–"
     unknown = f", {lane.unpriced} unknown" if lane.unpriced else ""
-    return f"{'~' * lane.estimated}${lane.cost:.4f}{unknown}"
+    return f"{'~' * lane.estimated}{prices.money(lane.cost)}{unknown}"
 
 
 def columns(lane: Lane) -> tuple[Column, ...]:
@@ -306,7 +307,7 @@ def _figures(one: Answered) -> str:
         f"TTFT {seconds(answer.timing.ttft)}" if answer.timing.ttft is not None else "",
         f"{pace(speed)} tok/s" if speed else "",
         f"{answer.usage.output_tokens:,} tokens" if answer.usage else "",
-        f"${cost.amount:.5f}" if cost and cost.amount is not None else "",
+        f"{'~' * cost.estimated}{prices.money(cost.amount)}" if cost and cost.amount is not None else "",
         ENDINGS.get(str(answer.finish_reason), (str(answer.finish_reason),))[0],
         "beside others" if one.shared else "",
     ]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..conversation import Options, State, Turn
 from ..errors import MultimodelError, by_name
+from ..fairlane import FairLane
 from ..types import (
     Cost,
     FinishReason,
@@ -64,6 +65,7 @@ class Ending(Form):
 
 
 BALLOT: TypeAdapter[Ballot] = TypeAdapter(Ballot)
+FAIR: TypeAdapter[FairLane] = TypeAdapter(FairLane)
 STATE: TypeAdapter[State] = TypeAdapter(State)
 OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
 WAITING: TypeAdapter[tuple[Waiting, ...]] = TypeAdapter(tuple[Waiting, ...])

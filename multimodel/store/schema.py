@@ -113,4 +113,13 @@ ALTER TABLE turns ADD COLUMN files TEXT NOT NULL DEFAULT '[]';    -- JSON: what 
 ALTER TABLE turns ADD COLUMN results TEXT NOT NULL DEFAULT '[]';  -- JSON: the results of calls that it told
 """
 
-MIGRATIONS = (FIRST, SECOND, KEPT, RANKED, ATTACHED)
+FAIRLANES = """
+CREATE TABLE fairlanes (
+    conversation TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    body TEXT NOT NULL,               -- a FairLane as JSON
+    PRIMARY KEY (conversation, number)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS = (FIRST, SECOND, KEPT, RANKED, ATTACHED, FAIRLANES)

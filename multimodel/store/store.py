@@ -14,6 +14,7 @@ from threading import Lock
 from ..attachment import Attachment
 from ..conversation import MARKS, Conversation, Entry, State, Turn, now
 from ..errors import MultimodelError, StoreError
+from ..fairlane import FairLane
 from ..runs import Run
 from ..topics import topic_of
 from ..types import ModelId, TokenLogprob, whole
@@ -22,7 +23,7 @@ from ..waiting import Queue
 from . import forms
 from .database import Database, transaction
 from .files import FILES, forms_of
-from .forms import BALLOT, LOGPROBS, OPTIONS, RESULTS, STATE, WAITING, Ending
+from .forms import BALLOT, FAIR, LOGPROBS, OPTIONS, RESULTS, STATE, WAITING, Ending
 from .shelf import Shelf
 from .writer import Writer, end, told
 
@@ -86,6 +87,8 @@ class Store:
                     body = LOGPROBS.dump_json(forms.logprobs_form(tokens)).decode()
                     connection.execute("INSERT INTO logprobs VALUES (?, ?, 1, ?)", (id, turn.id, body))
                 end(connection, (id, turn.id), turn.answer)
+            for lane in kept.measured:
+                _put_lane(connection, id, lane)
 
         self._now(change)
 
@@ -202,7 +205,9 @@ class Store:
             head[0],
             tuple(_with_files(_turn(*row[:10]), row[10], row[11], bodies) for row in rows),
         )
-        return Conversation(title, created, tuple(STATE.validate_json(body) for (body,) in states), turns)
+        found = tuple(STATE.validate_json(body) for (body,) in states)
+        lanes = self._rows("SELECT body FROM fairlanes WHERE conversation = ? ORDER BY number", (id,))
+        return Conversation(title, created, found, turns, tuple(_lane(body) for (body,) in lanes))
 
     def _bodies(self, id: str) -> dict[str, bytes]:
         """What was attached in a conversation, by hash."""
@@ -333,6 +338,10 @@ class Record:
 
         self._writer.add(change)
 
+    def measured(self, lane: FairLane) -> None:
+        """A measurement as it stands, in place of what it was before."""
+        self._writer.add(lambda connection: _put_lane(connection, self._id, lane))
+
     def flush(self) -> None:
         """Write what is not yet written, of all conversations."""
         self._writer.flush()
@@ -366,6 +375,17 @@ def _insert_turn(connection: sqlite3.Connection, id: str, turn: Turn) -> None:
     connection.executemany(KEEP, blobs)
 
 
+def _put_lane(connection: sqlite3.Connection, id: str, lane: FairLane) -> None:
+    row = (id, lane.number, forms.written(FAIR, lane))
+    connection.execute("INSERT OR REPLACE INTO fairlanes VALUES (?, ?, ?)", row)
+
+
+def _lane(body: str) -> FairLane:
+    """A measurement as it was written; one that was running ended with the app."""
+    lane = FAIR.validate_json(body)
+    return lane.ended("interrupted") if lane.state == "running" else lane
+
+
 def _interrupted(connection: sqlite3.Connection, conversation: str, turn: int, model: str) -> None:
     """End an answer with what was written of it."""
     sql = "SELECT text, reasoning, ttft, total FROM pieces WHERE conversation = ? AND turn = ? ORDER BY number"
@@ -381,7 +401,7 @@ def _forget(connection: sqlite3.Connection, before: float) -> None:
     old = "SELECT id FROM conversations WHERE deleted < ?1 OR (title = '' AND updated < ?1)"
     tag = "(SELECT tag FROM conversations WHERE id = conversation AND tag != '')"  # votes keep their topic
     connection.execute(f"UPDATE votes SET topic = coalesce({tag}, topic) WHERE conversation IN ({old})", (before,))
-    for table in ("states", "turns", "pieces", "logprobs", "waiting"):
+    for table in ("states", "turns", "pieces", "logprobs", "waiting", "fairlanes"):
         connection.execute(f"DELETE FROM {table} WHERE conversation IN ({old})", (before,))
     connection.execute(f"DELETE FROM conversations WHERE id IN ({old})", (before,))
     used = "SELECT json_extract(f.value, '$.hash') FROM turns t, json_each(t.files) f WHERE t.files != '[]'"

@@ -88,16 +88,19 @@ class Worker:
                 return
             yield event
 
-    def generate(self, messages: Sequence[Message], params: SamplingParams) -> Generator[Frame | None]:
+    def generate(
+        self, messages: Sequence[Message], params: SamplingParams, fresh: bool = False
+    ) -> Generator[Frame | None]:
         """The events of one answer up to `done`, and None every HEARTBEAT while there is none. Closing it cancels.
 
+        `fresh`: the prompt is evaluated whole, whatever a cache holds of it.
         Raises what the child raised, or WorkerCrashed.
         """
         id = next(self._ids)
         command = {"op": "generate", "id": id, "messages": as_frames(messages), "params": params.asdict()}
         finished = False
         try:
-            for event in self._ask(id, command):
+            for event in self._ask(id, command | {"fresh": True} if fresh else command):
                 finished = event is not None and event["event"] == "done"
                 yield event
                 if finished:

@@ -160,8 +160,10 @@ class LlamaRuntime:
         tools, said = tools_of(request, self.facts.tools)
         kept, dropped = self._fit(request, tools)
         prompt = self._prompt(kept, tools)
-        leader = self._leader(prompt)
-        slot = self._spare() if leader else self._place(prompt)
+        leader = None if request.fresh else self._leader(prompt)
+        slot = self._spare() if leader or request.fresh else self._place(prompt)
+        if request.fresh:
+            self._cut(slot, 0)
         reused = 0 if leader else len(slot.tokens)
         room = self._length - len(prompt)
         slot.answer = Answer(

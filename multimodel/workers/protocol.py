@@ -5,6 +5,7 @@ Commands (app to child):
     {"op": "load", "runtime": "llama" | "torch", "path": str, "options": {LoadOptions}, "threads": int}
     {"op": "generate", "id": int, "messages": [{"role", "content", ...}], "params": {SamplingParams, set fields only}}
         a message may also have "calls" [{ToolCall}], or be a result with "name" and "call"
+        "fresh": true evaluates the prompt whole, whatever a cache holds of it
     {"op": "cancel", "id": int}
     {"op": "measure", "id": int, "messages": [...]}
     {"op": "inspect", "id": int, "messages": [...], "params": {...}}  what `generate` would have the model read
@@ -95,6 +96,7 @@ class Request:
     id: int
     messages: tuple[Message, ...]
     params: SamplingParams
+    fresh: bool = False  # its prompt is evaluated whole, whatever a cache holds
 
 
 class Runtime(Protocol):
@@ -171,7 +173,7 @@ def request_from(frame: Frame) -> Request:
         params["stop"] = tuple(params["stop"])
     if "logit_bias" in params:
         params["logit_bias"] = tuple((token, bias) for token, bias in params["logit_bias"])
-    return Request(frame["id"], messages_from(frame), SamplingParams(**params))
+    return Request(frame["id"], messages_from(frame), SamplingParams(**params), frame.get("fresh", False))
 
 
 def messages_from(frame: Frame) -> tuple[Message, ...]:
