@@ -9,6 +9,7 @@ const options = picker.querySelector(".mm-options");
 const problem = element.querySelector(".mm-problem");
 const blueprint = element.querySelector(".mm-column-template");
 const growing = element.querySelector(".mm-live-template");
+const PART = 30; // blocks of a running answer
 let state = null; // what the server last said
 const answers = new Map(); // by column: its running answer as far as it has come
 let picking = null; // key of the column whose model is being chosen
@@ -35,13 +36,15 @@ function showTurns(holder, turns) {
     node.className = "mm-turn";
     setHTML(node, html);
   });
-  // Earlier turns are laid out only when they come near; they keep their height, or the scroll position would jump.
   const earlier = [...holder.children].slice(0, -1).filter((node) => node.mmHTML && !node.dataset.far);
   const heights = earlier.map((node) => node.offsetHeight);
-  earlier.forEach((node, i) => {
-    node.style.containIntrinsicSize = `auto ${heights[i]}px`;
-    node.dataset.far = "1";
-  });
+  earlier.forEach((node, i) => keepHeight(node, heights[i]));
+}
+
+// What is far from the screen is laid out only when it comes near; it keeps its height, or the scroll position would jump.
+function keepHeight(node, height) {
+  node.style.containIntrinsicSize = `auto ${height}px`;
+  node.dataset.far = "1";
 }
 
 // A running answer: finished blocks are only ever added, what may still change is put in anew.
@@ -69,13 +72,30 @@ function showText(holder, answer) {
     holder.querySelector(".mm-foot").before(node);
     holder.querySelector(".mm-thoughts").open = false;
   }
-  if (node.mmBlocks !== answer.blocks) Object.assign(node, { mmBlocks: answer.blocks, mmShown: 0, mmSettled: 0 });
-  const added = answer.blocks.slice(node.mmShown).join("");
-  if (!added && node.mmTail === answer.tail) return;
-  while (node.childNodes.length > node.mmSettled) node.lastChild.remove();
-  if (added) node.insertAdjacentHTML("beforeend", added);
-  Object.assign(node, { mmShown: answer.blocks.length, mmSettled: node.childNodes.length, mmTail: answer.tail });
+  if (node.mmBlocks !== answer.blocks) {
+    Object.assign(node, { mmBlocks: answer.blocks, mmShown: 0, mmTail: null });
+    node.replaceChildren(part());
+  }
+  const added = answer.blocks.slice(node.mmShown);
+  if (!added.length && node.mmTail === answer.tail) return;
+  while (!node.lastChild.matches?.(".mm-part")) node.lastChild.remove();
+  for (const html of added) {
+    if (node.lastChild.childElementCount >= PART && !/^<h/.test(html)) {
+      node.lastChild.classList.add("mm-whole");
+      node.append(part());
+    }
+    node.lastChild.insertAdjacentHTML("beforeend", html);
+  }
+  Object.assign(node, { mmShown: answer.blocks.length, mmTail: answer.tail });
   node.insertAdjacentHTML("beforeend", answer.tail);
+}
+
+// Finished blocks lie in parts, or the browser would look at each of them in every update. A part begins with a block
+// that has no margin above, for the margins of two parts do not collapse.
+function part() {
+  const made = document.createElement("div");
+  made.className = "mm-part";
+  return made;
 }
 
 function showThoughts(node, { thoughts }) {
@@ -414,6 +434,9 @@ function showAnswers() {
   const nodes = [...columns.children].filter((node) => answers.has(node.dataset.key));
   const bodies = nodes.map((node) => node.querySelector(".mm-body"));
   const stuck = bodies.filter(nearEnd);
+  const far = nodes.flatMap((node) => [...node.querySelectorAll(".mm-whole:not([data-far])")]);
+  const heights = far.map((part) => part.offsetHeight);
+  far.forEach((part, i) => keepHeight(part, heights[i]));
   nodes.forEach((node) => showAnswer(node.querySelector(".mm-live"), answers.get(node.dataset.key)));
   for (const body of stuck) body.scrollTop = body.scrollHeight;
 }
