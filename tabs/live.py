@@ -67,6 +67,8 @@ class Follower:
         if column.live:
             return self._lives.setdefault(column.key, Live()).news(column)
         if column.key in self._running and column.turns:
+            if live := self._lives.pop(column.key, None):
+                live.finish(column.turns[-1].answer.text)
             turn = column_turn(self._board, column, column.turns[-1])
             return {"at": len(column.turns) - 1, "turn": turn, **column_head(self._board, column)}
         return {}

@@ -7,6 +7,7 @@ tell its server who is reading, and could carry the conversation away in its add
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
@@ -26,6 +27,10 @@ HIGHLIGHT_LIMIT = 20_000
 """Characters of code beyond which colours are left out: lexing a very long block would hold up the other columns."""
 
 
+REMEMBERED = 64
+"""Texts whose HTML a stream has left for `render`: of answers that have just ended, seen by several pages at once."""
+_rendered: OrderedDict[str, str] = OrderedDict()
+
 HTML = re.compile(
     r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`)"  # code stays
     r"|<!--.*?(?:-->|\Z)|<(?:script|style|svg)\b.*?(?:</(?:script|style|svg)\s*>|\Z)|</?[a-zA-Z][^<>]*>",
@@ -41,7 +46,9 @@ def render(text: str) -> str:
     >>> render("![x](http://evil/?d=secret)")
     '<p><a href="http://evil/?d=secret" rel="noopener noreferrer nofollow" target="_blank">x</a></p>\\n'
     """
-    return str(_parser().render(text))
+    if not (html := _rendered.get(text)):
+        html = str(_parser().render(text))
+    return html
 
 
 def without_html(text: str) -> str:
@@ -79,6 +86,13 @@ class Stream:
             self.blocks.append(str(parser.renderer.render(tokens[:last], parser.options, {})))
         self._settled += length
         self.tail = str(parser.renderer.render(tokens[last:], parser.options, {}))
+
+    def finish(self, text: str) -> None:
+        """Take the text that will not change any more; to `render` it costs nothing for a while."""
+        self.update(text)
+        _rendered[text] = self.html
+        if len(_rendered) > REMEMBERED:
+            _rendered.popitem(last=False)
 
     @property
     def html(self) -> str:

@@ -57,6 +57,10 @@ class Live:
         self._told = parts
         return news | self._new_blocks() | self._new_thoughts(answer.reasoning)
 
+    def finish(self, text: str) -> None:
+        """The answer has ended with this text."""
+        self._stream.finish(text)
+
     def _new_blocks(self) -> dict[str, Any]:
         keep = self._count if self._stream.blocks is self._blocks else 0
         self._blocks, self._count = self._stream.blocks, len(self._stream.blocks)

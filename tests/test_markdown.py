@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from html.parser import HTMLParser
 
 import pytest
@@ -75,6 +76,20 @@ def test_a_text_that_is_replaced_begins_anew() -> None:
     stream.update("One\n\nTwo\n\nThree\n")
     stream.update("Four\n\nFive")
     assert stream.html == render("Four\n\nFive")
+
+
+def test_what_a_stream_leaves_behind_is_what_would_be_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(markdown, "_rendered", OrderedDict())
+    whole = {text: render(text) for text in TEXTS.values()}
+    for text in whole:
+        stream = Stream()
+        stream.update(text[: len(text) // 2])
+        stream.finish(text)
+    monkeypatch.setattr(markdown._parser(), "render", None)  # is not asked again
+    assert {text: render(text) for text in whole} == whole
+    for number in range(markdown.REMEMBERED):
+        Stream().finish(str(number))
+    assert len(markdown._rendered) == markdown.REMEMBERED
 
 
 def test_finished_blocks_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
