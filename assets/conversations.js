@@ -6,7 +6,8 @@ const search = element.querySelector('input[type="search"]');
 const file = element.querySelector('input[type="file"]');
 const DAY = 24 * 3600;
 let menu = null; // the open menu
-let typing = null;
+let sought = null; // the words of the search that is on its way
+let patience = null;
 
 function act(op, more) {
   trigger("act", { op, words: search.value.trim(), ...more });
@@ -244,10 +245,22 @@ file.addEventListener("change", async () => {
   if (chosen.size > 20_000_000) tell({ problem: "The file is larger than 20 MB." });
   else act("import", { text: await chosen.text() });
 });
-search.addEventListener("input", () => {
-  clearTimeout(typing);
-  typing = setTimeout(() => act("search"), 80);
-});
+
+// A search goes out at once, and the next one when its answer is there: answers come in their order, and none is missed.
+function find() {
+  if (sought !== null) return;
+  sought = search.value.trim();
+  act("search");
+  clearTimeout(patience);
+  patience = setTimeout(() => (sought = null), 3000); // an answer that never comes
+}
+
+function found(words) {
+  if (sought !== words) return;
+  sought = null;
+  if (search.value.trim() !== words) find();
+}
+search.addEventListener("input", find);
 document.addEventListener("pointerdown", (event) => {
   if (menu && !menu.parentElement.contains(event.target)) closeMenu();
   const drawer = matchMedia("(max-width: 760px)").matches && document.documentElement.dataset.mmList === "1";
@@ -264,6 +277,7 @@ function save([name, type, text]) {
 
 watch("value", () => {
   show(props.value);
+  found(props.value?.words);
   if (props.value?.download) save(props.value.download);
 });
 show(props.value);

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from shutil import which
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 from playwright.sync_api import sync_playwright
 
 from multimodel.boards import Boards
@@ -32,7 +33,7 @@ from multimodel.types import ModelId, Snapshot, Timing, Usage
 from tabs.view import board_view
 
 from . import report
-from .bare import environment
+from .bare import cpu, environment
 from .report import Report, Table
 from .startup import free_port, running
 
@@ -63,11 +64,18 @@ def conversation(turns: int, chance: random.Random) -> Conversation:
     return Conversation(made[0].prompt[:50], 1.7e9, (State(1, lanes),), tuple(made))
 
 
-def timed(what: Callable[[], object]) -> float:
-    """Milliseconds."""
-    began = time.perf_counter()
+class Took(NamedTuple):
+    """What something took, in milliseconds."""
+
+    wall: float
+    processor: float
+
+
+def timed(what: Callable[[], object]) -> Took:
+    """What a call took."""
+    began, used = time.perf_counter(), time.process_time()
     what()
-    return 1000 * (time.perf_counter() - began)
+    return Took(1000 * (time.perf_counter() - began), 1000 * (time.process_time() - used))
 
 
 def names(count: int) -> list[str]:
@@ -88,10 +96,10 @@ def _settings(folder: Path) -> Settings:
     return Settings(chat=ChatSettings(columns=("echo:any", "echo:any"), data_dir=folder))
 
 
-def server(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of the server for what a person asks of it, each time with nothing in memory."""
+def server(folder: Path, count: int, rounds: int) -> dict[str, list[Took]]:
+    """Times of the server for what a person asks of it, each time with nothing in memory."""
     chance = random.Random(1)
-    found: dict[str, list[float]] = {"open": [], "list": [], "search": [], "search, two words": []}
+    found: dict[str, list[Took]] = {"open": [], "list": [], "search": [], "search, two words": []}
     with Engine(_settings(folder)) as engine:
         boards = Boards(engine)
         for name in chance.sample(names(count), min(rounds, count)):
@@ -107,21 +115,25 @@ def server(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def page(folder: Path, count: int, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds in Chromium, from the click to the conversation or the rows on the screen."""
+def page(folder: Path, count: int, rounds: int) -> dict[str, list[Took]]:
+    """Times in Chromium, from the click to the conversation or the rows on the screen."""
     path = which("chromium") or which("chromium-browser") or which("google-chrome")
     port = free_port()
     variables = environment() | {"MULTIMODEL_DATA_DIR": str(folder), "MULTIMODEL_COLUMNS": '["echo:any", "echo:any"]'}
-    with running(["app.py", "--no-browser", "--port", str(port)], port, env=variables), sync_playwright() as playwright:
+    with (
+        running(["app.py", "--no-browser", "--port", str(port)], port, env=variables) as process,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": 1440, "height": 900})
         shown.goto(f"http://127.0.0.1:{port}/")
         shown.wait_for_selector(".mm-column")
         shown.wait_for_timeout(1500)
         _become(shown, folder / NAME)
-        found = {"open": [_opened(shown, at) for at in range(1, rounds + 1)]}
+        clock = _clock(shown, psutil.Process(process.pid))
+        found = {"open": [_watched(shown, clock, OPENED, at) for at in range(1, rounds + 1)]}
         chance = random.Random(2)
-        found["search"] = [_searched(shown, chance.choice(WORDS)) for _ in range(rounds)]
+        found["search"] = [_watched(shown, clock, SEARCHED, chance.choice(WORDS)) for _ in range(rounds)]
         browser.close()
     return found
 
@@ -167,15 +179,23 @@ SEARCHED = """(word) => new Promise((done) => {
 })"""
 
 
-def _opened(shown: Any, at: int) -> float:
-    took = float(shown.evaluate(OPENED, at))
+def _clock(shown: Any, process: psutil.Process) -> Callable[[], float]:
+    """Tells the processor milliseconds of the page's main thread and of the server together."""
+    devtools = shown.context.new_cdp_session(shown)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def now() -> float:
+        metrics = {metric["name"]: metric["value"] for metric in devtools.send("Performance.getMetrics")["metrics"]}
+        return 1000 * (float(metrics["ThreadTime"]) + cpu(process))
+
+    return now
+
+
+def _watched(shown: Any, clock: Callable[[], float], script: str, argument: object) -> Took:
+    before = clock()
+    wall = float(shown.evaluate(script, argument))
+    took = Took(wall, clock() - before)
     shown.wait_for_timeout(700)
-    return took
-
-
-def _searched(shown: Any, word: str) -> float:
-    took = float(shown.evaluate(SEARCHED, word))
-    shown.wait_for_timeout(300)
     return took
 
 
@@ -227,7 +247,7 @@ def measure(count: int, turns: int, rounds: int, seconds: float) -> Report:
         name="store",
         title="Keeping conversations",
         tables=(
-            Table(("where", "what", "median, ms", "p95, ms", "target, ms"), tuple(map(_row, lines))),
+            Table(("where", "what", "median, ms", "p95, ms", "processor, ms", "target, ms"), tuple(map(_row, lines))),
             Table(
                 ("answers at once", "writer, ms of a core a second", "commits a second", "ms a commit"),
                 tuple((str(a), f"{ms:.1f}", f"{n:.1f}", f"{ms / n:.2f}") for a, ms, n in costs),
@@ -237,16 +257,18 @@ def measure(count: int, turns: int, rounds: int, seconds: float) -> Report:
         notes=(
             f"{count} conversations of {turns} turns in two columns, answers of 120 words: {size:.0f} MB.",
             "Server: the view or the rows as the page is sent them, the conversation read from the file. Page: from "
-            "the click to the first frame that shows its newest turns; a search waits 80 ms for the next key.",
+            "the click to the first frame that shows its newest turns, or from the key to the one that shows the rows.",
+            "Processor: of the server's process, and for the page of its main thread too, up to then; median.",
         ),
         packages=("gradio", "playwright"),
     )
 
 
-def _row(line: tuple[str, str, list[float]]) -> tuple[str, ...]:
+def _row(line: tuple[str, str, list[Took]]) -> tuple[str, ...]:
     where, what, found = line
-    high = quantiles(found, n=20)[-1] if len(found) > 1 else found[0]
-    return where, what, f"{median(found):.0f}", f"{high:.0f}", TARGETS.get(what, "")
+    walls, used = [took.wall for took in found], median(took.processor for took in found)
+    high = quantiles(walls, n=20)[-1] if len(walls) > 1 else walls[0]
+    return where, what, f"{median(walls):.0f}", f"{high:.0f}", f"{used:.0f}", TARGETS.get(what, "")
 
 
 def main(argv: list[str] | None = None) -> int:

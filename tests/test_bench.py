@@ -178,3 +178,25 @@ def test_a_report_says_where_it_was_measured() -> None:
     text = REPORT.markdown(report.conditions(REPORT, "0.5", "1"))
     assert "## Some figures" in text and "| x | 1 |" in text and "- A note." in text
     assert "Load average 0.5 before" in text and "no-such-package not installed" in text
+
+
+@pytest.mark.slow
+def test_people() -> None:
+    from bench.people import measure
+
+    (table,) = measure(people=2, words=5).tables
+    found = {row[0]: row[1] for row in table.rows}
+    assert found["people who saw every answer whole"] == "2 of 2"
+    assert found["connections left then"] == "0"
+
+
+def test_what_people_cost_is_counted_by_update() -> None:
+    from bench.people import Day, Seen, rows
+
+    day = Day([Seen(30, True), Seen(10, False)], 10.0, 0.04, 0.03, 0.03, 0.02, (1_000_000, 2_000_000), 3)
+    found = {what: figure for what, figure, _ in rows(day, 0.025)}
+    assert found["people who saw every answer whole"] == "1 of 2"
+    assert found["server, ms an update"] == "**1.00**"
+    assert found["updates a second and person"] == "2.0"
+    assert found["idle, beyond Gradio's hello world, of a core"] == "**0.5%**"
+    assert found["connections left then"] == "3"
