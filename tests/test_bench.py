@@ -128,7 +128,7 @@ def test_store() -> None:
 def test_the_cost_of_an_update_is_that_of_its_time() -> None:
     from bench.page import Scene, Stretch, cost_at
 
-    stretches = [Stretch(tokens, 5, 0.005 * (2 if tokens > 3500 else 1)) for tokens in range(0, 4001, 50)]
+    stretches = [Stretch(tokens, 5, 0.005 * (2 if tokens >= 3500 else 1)) for tokens in range(0, 4001, 50)]
     scene = Scene(4, 100, 40.0, tuple(stretches), 0.0, (), 0.0, 0.0)
     assert cost_at(scene, 0.1) == pytest.approx(1.0)
     assert cost_at(scene, 0.95) == pytest.approx(2.0)
