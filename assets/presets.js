@@ -50,6 +50,10 @@ function tools(name) {
 function show() {
   const state = props.value;
   if (!state?.own) return;
+  tell(state);
+  const key = JSON.stringify([state.own, state.built_in, state.chosen, opened]);
+  if (rows.mmShown === key && !rows.querySelector("input")) return; // a press must meet the button that it began on
+  rows.mmShown = key;
   const nodes = state.own.map((item) => row(item, false));
   if (!nodes.length) nodes.push(make("p", "mm-presets-none", "What you save is listed here."));
   if (state.built_in.length) nodes.push(make("div", "mm-presets-group", "Built in"));
@@ -60,7 +64,6 @@ function show() {
     const same = [...rows.querySelectorAll(`[data-preset="${at.preset}"]`)].find((b) => b.dataset.name === at.name);
     (same || rows.querySelector("button"))?.focus();
   }
-  tell(state);
 }
 
 function tell(state) {

@@ -200,6 +200,9 @@ function row([name, text]) {
 
 function fillRows() {
   const shown = matching(search.value);
+  const key = JSON.stringify([shown, prompts().length]);
+  if (rows.mmShown === key) return; // a press must meet the button that it began on
+  rows.mmShown = key;
   const none = prompts().length ? "No prompt like that." : "Save a prompt here, and insert it by / in the empty prompt box.";
   rows.replaceChildren(...(shown.length ? shown.map(row) : [make("p", "", none)]));
 }
