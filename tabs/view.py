@@ -102,7 +102,7 @@ def board_head(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
         "paused": board.queue.paused,
         "problem": problem_text(board.problem()),
         "blind": board.blind,
-        "vote": vote_view(board),
+        "vote": vote_view(board, columns),
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from multimodel import blind
-from multimodel.board import MAX_COLUMNS, Board
+from multimodel.board import MAX_COLUMNS, Board, Column
 from multimodel.errors import BadRequest
 from multimodel.types import ModelId
 
@@ -15,16 +16,16 @@ from .format import called, short_name
 VERDICTS = ("best", "tie", "bad", "ranked", "none")
 
 
-def vote_view(board: Board) -> dict[str, Any]:
+def vote_view(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
     """What the bar below the columns shows: rows of a column's key, its name, how its answer stands and its place in
-    the vote; the vote; and what it revealed."""
+    the vote; the vote; and what it revealed. `columns`: as they may be seen."""
     row, ballot = board.row(), board.newest_vote()
-    names = dict(zip((c.key for c in board.columns()), _names([c.model for c in blind.shown(board)]), strict=True))
+    names = dict(zip((column.key for column in columns), _names([column.model for column in columns]), strict=True))
     return {
         "row": max((stand.turn for stand in row), default=0),
-        "columns": [[stand.key, names[stand.key], stand.state, stand.place] for stand in row],
+        "columns": [[stand.key, names[stand.key], stand.state, stand.place] for stand in row if stand.key in names],
         "verdict": ballot.verdict if ballot else "none",
-        "revealed": _revealed(board) if ballot and ballot.blind and board.blind == "shown" else "",
+        "revealed": _revealed(columns) if ballot and ballot.blind and board.blind == "shown" else "",
     }
 
 
@@ -44,7 +45,6 @@ def _names(models: list[ModelId]) -> list[str]:
     return [short if counted[short] == 1 else f"{short} ({at})" for at, short in enumerate(shorts, 1)]
 
 
-def _revealed(board: Board) -> str:
+def _revealed(columns: Sequence[Column]) -> str:
     """Which model was which."""
-    models = [column.model for column in board.columns()]
-    return ", ".join(f"{blind.letter(at)[-1]} is {called(model)}" for at, model in enumerate(models))
+    return ", ".join(f"{blind.letter(at)[-1]} is {called(column.model)}" for at, column in enumerate(columns))

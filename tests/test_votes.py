@@ -32,7 +32,7 @@ from tabs.explorer_panels import arena_rating, own_html
 from tabs.leaderboard_page import Choice, download, page_html
 from tabs.live import Follower
 from tabs.view import board_view
-from tabs.voting import decide, vote_view
+from tabs.voting import decide
 
 from .support import Fakes, eventually, fails, says, until
 from .test_tabs import made
@@ -187,7 +187,7 @@ def test_only_columns_that_were_asked_the_same_make_a_row(start: Callable[..., B
     first, _second = board.columns()
     board.edit(first.key, first.turns[0].id, "Another?")
     eventually(lambda: not board.active())
-    assert board.row() == () and vote_view(board)["columns"] == []
+    assert board.row() == () and board_view(board)["vote"]["columns"] == []
     with pytest.raises(BadRequest):
         board.decide("tie")
 
@@ -247,7 +247,7 @@ def test_names_and_figures_stay_on_the_server_until_the_vote(start: Callable[...
     board.decide("tie")
     text = seen(board)
     assert all(name in text for name in (*SECRETS, "badger broke", "TTFT", "tokens"))
-    assert vote_view(board)["revealed"] == ", ".join(
+    assert board_view(board)["vote"]["revealed"] == ", ".join(
         f"{letter} is {column.model.name} (fake)" for letter, column in zip("ABC", board.columns(), strict=True)
     )
     assert [ballot.blind for ballot in cast(boards, board)] == [True]
