@@ -3,6 +3,7 @@
 (() => {
 const bar = columns.parentElement.insertBefore(document.createElement("div"), columns.nextSibling);
 bar.className = "mm-votes";
+bar.hidden = true;
 bar.setAttribute("role", "group");
 bar.setAttribute("aria-label", "Vote on the newest answers");
 const stopping = "multimodel-vote-stop";
@@ -129,6 +130,14 @@ function paintVote() {
   if (focused) bar.querySelector(`[data-vote="${focused}"]`)?.focus();
 }
 
+// The columns give the line its room; who read the end of a conversation still does.
+function showBar(shown) {
+  if (bar.hidden === !shown) return;
+  const stuck = [...columns.querySelectorAll(".mm-body")].filter(nearEnd);
+  bar.hidden = !shown;
+  for (const body of stuck) body.scrollTop = body.scrollHeight;
+}
+
 function showVote(state) {
   if (!state?.vote) return;
   vote = state.vote;
@@ -144,7 +153,7 @@ function showVote(state) {
     node.disabled = hidden;
     if (hidden) node.title = "Hidden until the vote";
   }
-  bar.hidden = vote.columns.length < 2 && !hidden; // there is always a way to see the names
+  showBar(vote.columns.length > 1 || hidden); // where names are hidden there is always a way to see them
   const now = JSON.stringify([vote, state.blind, state.columns.map((column) => column.key)]);
   if (bar.mmShown === now) return;
   bar.mmShown = now;

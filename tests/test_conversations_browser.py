@@ -220,7 +220,7 @@ def test_asking_again_makes_versions_of_an_answer(chat: Chat) -> None:
     chat.act(0, "regenerate")
     chat.expect(chat.columns.nth(0).locator(".mm-figures .mm-versions")).to_contain_text("2/2")
     assert chat.columns.nth(1).locator(".mm-versions").count() == 0
-    chat.columns.nth(0).locator(".mm-menu summary").click()
+    chat.columns.nth(0).locator("summary.mm-i-more").click()
     chat.columns.nth(0).get_by_role("button", name="Ask again in all columns").click()
     chat.expect(chat.columns.nth(0).locator(".mm-figures .mm-versions")).to_contain_text("3/3")
     chat.expect(chat.columns.nth(1).locator(".mm-figures .mm-versions")).to_contain_text("2/2")
@@ -236,7 +236,7 @@ def test_continuing_all_columns_from_one_answer(chat: Chat) -> None:
     chat.page.get_by_role("button", name="Ask this column").click()
     chat.until("document.querySelector('.mm-column .mm-md').innerText.trim() === 'only here'")
     chat.finished()
-    first.locator(".mm-menu summary").click()
+    first.locator("summary.mm-i-more").click()
     first.get_by_role("button", name="Continue all columns from this answer").click()
     chat.until("[...document.querySelectorAll('.mm-turn .mm-md')].every(m => m.innerText.trim() === 'only here')")
     chat.ask("and on")
@@ -249,7 +249,7 @@ def test_a_branch_is_a_conversation_of_its_own(chat: Chat) -> None:
     for turn, prompt in enumerate(("one", "two", "three"), 1):
         chat.ask(prompt)
         chat.finished(turn)
-    chat.columns.nth(0).locator(".mm-menu summary").nth(1).click()
+    chat.columns.nth(0).locator("summary.mm-i-more").nth(1).click()
     chat.columns.nth(0).get_by_role("button", name="Branch into a new conversation").locator("visible=true").click()
     chat.finished(2)
     chat.ask("otherwise")
