@@ -3,7 +3,6 @@
 (() => {
 const bar = columns.parentElement.insertBefore(document.createElement("div"), columns.nextSibling);
 bar.className = "mm-votes";
-bar.hidden = true;
 bar.setAttribute("role", "group");
 bar.setAttribute("aria-label", "Vote on the newest answers");
 const stopping = "multimodel-vote-stop";
@@ -153,7 +152,8 @@ function showVote(state) {
     node.disabled = hidden;
     if (hidden) node.title = "Hidden until the vote";
   }
-  showBar(vote.columns.length > 1 || hidden); // where names are hidden there is always a way to see them
+  showBar(state.columns.length > 1 || hidden); // the room is kept before anything is asked: nothing jumps later
+  bar.style.visibility = vote.columns.length || hidden ? "" : "hidden";
   const now = JSON.stringify([vote, state.blind, state.columns.map((column) => column.key)]);
   if (bar.mmShown === now) return;
   bar.mmShown = now;

@@ -91,7 +91,7 @@ def board_view(board: Board, lives: dict[str, Live] | None = None, *, opening: b
 def board_head(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
     """What the page shows of a board beside its columns."""
     return {
-        "spent": "" if board.hidden else spent_figure(board.spent()),
+        "spent": ("", "") if board.hidden else spent_figure(board.spent()),
         "running": sum(column.live is not None for column in columns),
         "full": len(columns) >= MAX_COLUMNS,
         "empty": not any(column.turns or column.live for column in columns),
@@ -137,7 +137,7 @@ def column_head(board: Board, column: Column) -> dict[str, Any]:
         "own": column.own is not None,
         "running": column.live is not None,
         "told": told(column),
-        "spent": "" if board.hidden else spent_figure(board.spent(column.key)),
+        "spent": ("", "") if board.hidden else spent_figure(board.spent(column.key)),
     }
 
 

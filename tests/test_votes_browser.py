@@ -89,9 +89,16 @@ def ratings_in_the_explorer(chat: Chat) -> Any:
     return own
 
 
+def listened(chat: Chat) -> tuple[Chat, Wire]:
+    """Another tab of the same visitor, and what the server sends to it."""
+    other = Chat(chat.page.context.new_page(), chat.url)
+    wire = Wire(other.page)
+    other.open()
+    return other, wire
+
+
 def test_a_blind_vote_reaches_the_leaderboard(chat: Chat) -> None:
-    wire = Wire(chat.page)
-    chat.open()
+    chat, wire = listened(chat)
     chat.page.get_by_role("button", name="Blind", exact=True).click()
     blind(chat, "hidden")
     assert "aardvark" in wire.text(), "until now they were told"
@@ -126,15 +133,12 @@ def test_a_blind_vote_reaches_the_leaderboard(chat: Chat) -> None:
     chat.expect(own.locator("tbody tr").first).to_contain_text(f"{winner} (Echo)")
     own.get_by_role("button", name="Open the leaderboard").click()
     chat.expect(chat.page.get_by_role("dialog", name="Your leaderboard")).to_be_visible()
-    other = Chat(chat.page.context.new_page(), chat.url)
-    the_next_prompt_is_blind_again(other, winner)
-    assert not other.errors
+    the_next_prompt_is_blind_again(*listened(chat), winner)
+    assert not chat.errors
 
 
-def the_next_prompt_is_blind_again(chat: Chat, winner: str) -> None:
+def the_next_prompt_is_blind_again(chat: Chat, wire: Wire, winner: str) -> None:
     """In another tab, which finds the vote again."""
-    wire = Wire(chat.page)
-    chat.open()
     chat.finished()
     chat.expect(vote(chat, f"{winner} is better")).to_have_attribute("aria-pressed", "true")
     wire.text()
