@@ -9,6 +9,7 @@ const stopping = "multimodel-vote-stop";
 let vote = { row: 0, columns: [], verdict: "none", revealed: "" };
 let ranking = []; // groups of column keys, the best first; those of a group tie
 let level = false; // the next one gets the place of the last one
+let opening = false; // whether the conversation shown has only its newest turns so far
 let ranked = ""; // what the draft was made from
 
 function voteButton(name, text, label, pressed, key) {
@@ -153,6 +154,8 @@ function showVote(state) {
     if (hidden) node.title = "Hidden until the vote";
   }
   showBar(state.columns.length > 1 || hidden); // the room is kept before anything is asked: nothing jumps later
+  if (opening && !state.partial) for (const body of columns.querySelectorAll(".mm-body")) body.scrollTop = body.scrollHeight;
+  opening = state.partial; // its earlier turns are yet to come: then too it is shown from its end
   bar.style.visibility = vote.columns.length || hidden ? "" : "hidden";
   const now = JSON.stringify([vote, state.blind, state.columns.map((column) => column.key)]);
   if (bar.mmShown === now) return;
