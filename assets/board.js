@@ -165,6 +165,8 @@ function showStrip(list) {
 function markStrip() {
   const at = Math.round(columns.scrollLeft / Math.max(1, columns.clientWidth));
   [...strip.children].forEach((tab, i) => tab.setAttribute("aria-selected", String(i === at)));
+  const tab = strip.children[at];
+  if (tab) strip.scrollLeft = Math.min(tab.offsetLeft, Math.max(tab.offsetLeft + tab.offsetWidth - strip.clientWidth, strip.scrollLeft));
 }
 
 function show() {
@@ -368,7 +370,9 @@ element.addEventListener("click", (event) => {
 element.addEventListener("toggle", ({ target: menu }) => {
   if (!menu.matches(".mm-menu[open]")) return;
   const above = menu.getBoundingClientRect().top - menu.closest(".mm-body").getBoundingClientRect().top;
-  menu.classList.toggle("mm-down", above < menu.querySelector("div").offsetHeight + 8);
+  const rows = menu.querySelector("div");
+  menu.classList.toggle("mm-down", above < rows.offsetHeight + 8);
+  rows.scrollIntoView({ block: "nearest", inline: "nearest" }); // in a low column it may reach below the end
 }, true);
 document.addEventListener("pointerdown", (event) => {
   for (const menu of element.querySelectorAll(".mm-menu[open]"))

@@ -22,7 +22,7 @@ from multimodel.errors import MultimodelError, StoreError
 from multimodel.messages import why_no_pictures
 
 from .files import uploaded
-from .format import called
+from .format import called, listed
 from .parts import PLACE, facts
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -118,8 +118,7 @@ class AttachPanel:
         if board.hidden:
             return warning(f"At least one of the models will refuse the picture. {NO_PICTURES}") if said else ""
         return "".join(
-            warning(f"{' and '.join(names)} will refuse the picture: {why}. {NO_PICTURES}")
-            for why, names in said.items()
+            warning(f"{listed(names)} will refuse the picture: {why}. {NO_PICTURES}") for why, names in said.items()
         )
 
 

@@ -33,7 +33,7 @@ from .controls import TEXTS, loading_controls, options_from, sampling_controls, 
 from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
 from .fairlane import FairPanel
-from .format import called, overflow
+from .format import called, overflows
 from .judge import JudgePanel
 from .leaderboard import LeaderboardPanel
 from .meter import meter_widget, meters
@@ -230,7 +230,7 @@ class ChatTab:
             return "", []
         board = self.boards.get(id)
         sizes = board.measure(prompt, self.attach.waiting.of(id))
-        found = [text for column, size in sizes if (text := overflow(column.model, size))]
+        found = overflows((column.model, size) for column, size in sizes)
         if board.hidden:  # how long a context is tells models apart
             return _warning([blind.TOO_LONG] if found else []), []
         return _warning(found), meters(sizes)

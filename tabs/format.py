@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from multimodel.prices import Spent, money, spent_text
@@ -259,17 +259,41 @@ def stage_text(stage: Stage) -> str:
     return f"{STAGES[stage.name]}{percent}{detail}{left}"
 
 
-def overflow(model: ModelId, measured: PromptSize) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence, each once.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "a", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    *most, last = dict.fromkeys(names)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def overflows(sizes: Iterable[tuple[ModelId, PromptSize]]) -> list[str]:
+    """What would happen where a prompt is too long: a sentence for all models that it happens to alike.
+
+    >>> guide, long = ModelId("gguf", "guide"), PromptSize(1210, 1024, dropped=2)
+    >>> overflows([(guide, long), (guide, long), (guide, PromptSize(3, 1024))])
+    ['guide (GGUF): 1,210 of 1,024 tokens. The oldest 2 messages would be left out.']
+    """
+    found: dict[str, list[str]] = {}
+    for model, measured in sizes:
+        if what := overflow(measured):
+            found.setdefault(what, []).append(called(model))
+    return [f"{listed(names)}: {what}" for what, names in found.items()]
+
+
+def overflow(measured: PromptSize) -> str:
     """What would happen to a prompt that is too long; empty when it fits.
 
-    >>> overflow(ModelId("gguf", "guide"), PromptSize(1210, 1024, dropped=2))
-    'guide (GGUF): 1,210 of 1,024 tokens. The oldest 2 messages would be left out.'
+    >>> overflow(PromptSize(1210, 1024, dropped=2))
+    '1,210 of 1,024 tokens. The oldest 2 messages would be left out.'
     """
     if not measured.dropped and measured.tokens < measured.context_length:
         return ""
     what = "message" if measured.dropped == 1 else f"{measured.dropped} messages"
     then = f"The oldest {what} would be left out." if measured.dropped else "The prompt alone is too long: shorten it."
-    return f"{called(model)}: {size_words(measured)}. {then}"
+    return f"{size_words(measured)}. {then}"
 
 
 def size_words(measured: PromptSize) -> str:

@@ -312,17 +312,17 @@ def compare_html(turn: Turn, versions: Sequence[tuple[Lane, Turn]], other: int |
         return _soft("There is no other answer to this prompt yet. Ask it in another column, or ask again here.")
     elsewhere = [pair for pair in others if pair[0].key != turn.column] or others
     chosen = next((pair for pair in others if pair[1].id == other), _newest(elsewhere))
-    mine = next((lane for lane, each in versions if each.id == turn.id), chosen[0])
+    names = _names([each for _, each in versions])
     options = "".join(
-        f'<option value="{each.id}"{" selected" if each is chosen[1] else ""}>{escape(_name(lane, each))}</option>'
-        for lane, each in others
+        f'<option value="{each.id}"{" selected" if each is chosen[1] else ""}>{escape(names[each.id])}</option>'
+        for _, each in others
     )
     found = diverge(turn.answer.text, chosen[1].answer.text)
     return (
         f'<label class="mm-saw-other">Compare with <select data-saw-other>{options}</select></label>'
         f"<p><b>{escape(_parting(found))}</b></p>{_soft(_agreement(found))}"
-        f'<div class="mm-saw-sides">{_side(_name(mine, turn), found, "left")}'
-        f"{_side(_name(chosen[0], chosen[1]), found, 'right')}</div>"
+        f'<div class="mm-saw-sides">{_side(names[turn.id], found, "left")}'
+        f"{_side(names[chosen[1].id], found, 'right')}</div>"
     )
 
 
@@ -331,8 +331,16 @@ def _newest(found: Sequence[tuple[Lane, Turn]]) -> tuple[Lane, Turn]:
     return [pair for pair in found if pair[0].key == found[0][0].key][-1]
 
 
-def _name(lane: Lane, turn: Turn) -> str:
-    return f"{called(turn.answer.model)}, answer {turn.id}"
+def _names(turns: Sequence[Turn]) -> dict[int, str]:
+    """By its id what each answer is called: its model, and which of the model's answers where there are several."""
+    alike: dict[str, list[int]] = {}
+    for turn in turns:
+        alike.setdefault(called(turn.answer.model), []).append(turn.id)
+    return {
+        id: f"{name}, answer {at} of {len(ids)}" if len(ids) > 1 else name
+        for name, ids in alike.items()
+        for at, id in enumerate(ids, 1)
+    }
 
 
 def _parting(found: Divergence) -> str:

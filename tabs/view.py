@@ -233,9 +233,9 @@ def _vote(verdict: str) -> str:
 
 
 MENU = (
-    ("best", "Vote: the best answer"),
-    ("tie", "Vote: no difference"),
-    ("bad", "Vote: all are bad"),
+    ("best", "Vote: best"),
+    ("tie", "Vote: tie"),
+    ("bad", "Vote: all bad"),
     ("regenerate", "Ask again here"),
     ("regenerate-all", "Ask again in all columns"),
     ("continue-all", "Continue all columns from this answer"),

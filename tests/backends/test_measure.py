@@ -15,7 +15,7 @@ def test_a_long_prompt_loads_the_model_at_hand_and_is_counted_by_it() -> None:
         assert engine.measure(GUIDE, [Message("user", "Hello")]) is None, "a short prompt loads nothing"
         size = engine.measure(GUIDE, [Message("user", "word " * 1200)])
         assert size and size.tokens > size.context_length and not size.estimated
-        assert "The prompt alone is too long" in overflow(GUIDE, size)
+        assert "The prompt alone is too long" in overflow(size)
 
 
 def test_a_long_conversation_says_how_many_messages_would_be_left_out() -> None:
@@ -23,7 +23,7 @@ def test_a_long_conversation_says_how_many_messages_would_be_left_out() -> None:
         history = [Message("user", "word " * 500), Message("assistant", "Yes."), Message("user", "word " * 600)]
         size = engine.measure(GUIDE, history)
         assert size and size.dropped == 2
-        assert "The oldest 2 messages would be left out." in overflow(GUIDE, size)
+        assert "The oldest 2 messages would be left out." in overflow(size)
 
 
 def test_a_board_measures_each_column_with_its_own_conversation() -> None:
