@@ -37,7 +37,7 @@ function columnIndex(key) {
   return window.mmState.columns.findIndex((column) => column.key === key);
 }
 
-const STANDS = { failed: ", which failed", silent: ", which has not begun", running: ", still answering", ready: "" };
+const STANDS = { failed: ", which failed", silent: ", without an answer so far", running: ", still answering", ready: "" };
 
 function pairButtons() {
   if (!vote.columns.length) return [];
