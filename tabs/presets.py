@@ -164,7 +164,7 @@ class Presets:
         query, left_out = links.write(board.columns(), board.shared, prompt)
         note = f"Not in the link: {', '.join(left_out)}." if left_out else ""
         if "q=" in query:
-            note = f"It brings the question in the prompt box along; nothing is sent before whoever opens it presses Enter. {note}".strip()
+            note = f"It brings along the question in the prompt box, to be sent by whoever opens it. {note}".strip()
         return {"query": query, "note": note}
 
     def connect(self, id: Component, stage: Component) -> None:
