@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import gradio as gr
-
 from multimodel.blind import HIDDEN
 from multimodel.board import Column
 
 from .format import called
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 ENDED = {
     "stopped": "was stopped",
     "interrupted": "was interrupted",
@@ -32,14 +27,3 @@ def told(column: Column) -> str:
         return f"{name} failed: {answer.error}"
     tokens = f", {answer.usage.output_tokens} tokens" if answer.usage else ""
     return f"{name} {ENDED.get(answer.finish_reason or '', 'answered')}{tokens}"
-
-
-def announcer() -> gr.HTML:
-    """The place that a screen reader listens to."""
-    return gr.HTML(
-        '<div role="status" aria-live="polite"></div>',
-        js_on_load=(ASSETS / "announce.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id="mm-announcer",
-        elem_classes="mm-aside",
-    )

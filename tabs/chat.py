@@ -27,7 +27,6 @@ from multimodel.settings import Settings
 from multimodel.tools import tools_from
 from multimodel.types import ModelId
 
-from .announce import announcer
 from .attach import AttachPanel
 from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
 from .conversations import ConversationList, entries_view, list_widget
@@ -37,6 +36,7 @@ from .format import called, overflows
 from .judge import JudgePanel
 from .leaderboard import LeaderboardPanel
 from .meter import meter_widget, meters
+from .page import announcer
 from .presets import Presets, link_widget, presets_widget
 from .prompts import PromptLibrary, prompts_widget
 from .saw import SawPanel

@@ -63,3 +63,14 @@ def theme() -> gr.themes.Base:
         font=SYSTEM_FONTS,
         font_mono=MONO_FONTS,
     )
+
+
+def announcer() -> gr.HTML:
+    """The place that a screen reader listens to."""
+    return gr.HTML(
+        '<div role="status" aria-live="polite"></div>',
+        js_on_load=(ASSETS / "announce.js").read_text("utf-8"),
+        apply_default_css=False,
+        elem_id="mm-announcer",
+        elem_classes="mm-aside",
+    )

@@ -114,7 +114,6 @@ OWNERS = {
     "gradio": [
         "app",
         "tabs.batch",
-        "tabs.announce",
         "tabs.attach",
         "tabs.chat",
         "tabs.controls",
