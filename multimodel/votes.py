@@ -31,7 +31,7 @@ class Style:
         """The style of an answer.
 
         >>> Style.of("# Two\\n- **one**\\n- two\\n```\\n# no header\\n```")
-        Style(length=43, headers=1, lists=2, bold=1)
+        Style(length=41, headers=1, lists=2, bold=1)
         """
         prose = _CODE.sub("", text)
         found = (len(pattern.findall(prose)) for pattern in (_HEADERS, _LISTS, _BOLD))

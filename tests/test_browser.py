@@ -603,7 +603,7 @@ def test_parameters_that_a_model_does_not_take_are_greyed(chat: Chat) -> None:
     sliders = panel.locator("input[type=range]:enabled")
     chat.expect(sliders).to_have_count(1)
     assert "Max tokens" in str(sliders.get_attribute("aria-label"))
-    chat.expect(panel.get_by_text("Not taken by any (Echo), so not sent there")).to_have_count(10)
+    chat.expect(panel.get_by_text("Not taken by any (Echo), so not sent there")).to_have_count(13)
 
 
 # what goes wrong
