@@ -38,7 +38,8 @@ details { color: var(--soft); font-size: 14px; white-space: pre-wrap }
 pre { padding: 10px 12px; border: 1px solid var(--line); border-radius: 8px; overflow-x: auto }
 pre, code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 13.5px }
 a { color: var(--accent) }
-table { border-collapse: collapse } th, td { padding: 4px 10px; border: 1px solid var(--line) }
+table { border-collapse: collapse } th, td { padding: 4px 10px; border: 1px solid var(--line);
+  overflow-wrap: normal }
 .mm-table { overflow-x: auto } .mm-code-head { display: none }
 blockquote { margin: 0 0 10px; padding-left: 12px; border-left: 3px solid var(--line); color: var(--soft) }
 @media (max-width: 760px) { body { padding: 8px } .row { grid-auto-columns: 88% } }

@@ -205,4 +205,4 @@ def complaint(error: ValidationError) -> str:
     """The first thing that is wrong, in a sentence without what the input said."""
     first: Any = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where or 'the whole'}: {first['msg']}"
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
