@@ -7,6 +7,7 @@ until somebody decides otherwise here.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from .board import Board, Column
 from .conversation import Turn
@@ -68,14 +69,22 @@ def masked(column: Column, at: int) -> Column:
     """A column without a name; of its answers only the newest, and of that only what was said."""
     name = ModelId(HIDDEN, letter(at))
     count = len(column.turns) if column.live else len(column.turns) - 1
-    earlier = Snapshot(name, "", Timing(0.0), notes=(EARLIER,))
-    folded = [_asked(turn, Turn(turn.prompt, earlier)) for turn in column.turns[:count]]
+    folded = _folded(column.turns[:count], name)
     newest = [
         _asked(t, Turn(t.prompt, _said(t.answer, name), t.id, t.parent, t.column, t.at)) for t in column.turns[count:]
     ]
     live = _said(column.live, name) if column.live else None
-    sent = _asked(column.sent, Turn(column.asked, earlier)) if column.sent else None
+    sent = _asked(column.sent, Turn(column.asked, _earlier(name))) if column.sent else None
     return Column(column.key, name, (*folded, *newest), None, column.asked, live, column.cursor, sent)
+
+
+@lru_cache(maxsize=64)  # columns: the page asks for the same ones at every update
+def _folded(turns: tuple[Turn, ...], name: ModelId) -> tuple[Turn, ...]:
+    return tuple(_asked(turn, Turn(turn.prompt, _earlier(name))) for turn in turns)
+
+
+def _earlier(name: ModelId) -> Snapshot:
+    return Snapshot(name, "", Timing(0.0), notes=(EARLIER,))
 
 
 def _asked(turn: Turn, shown: Turn) -> Turn:
