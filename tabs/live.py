@@ -159,12 +159,12 @@ def asked(body: bytes) -> Asked:
 
 
 def live_route(boards: Boards, per_second: float) -> Route:
-    """Where a page follows the board whose address it holds. 404 for an address that is nobody's."""
+    """Where a page follows the board whose address it holds. 404 for no address, or that of another's conversation."""
 
     async def live(request: Request) -> Response:
         try:
             wanted = asked(await _body(request))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, RecursionError):  # numbers beyond all, brackets without end
             return PlainTextResponse("The request must name a board and what is shown of it.", 400)
         board = await asyncio.to_thread(boards.get, wanted.address)
         if board.id != wanted.address:

@@ -363,6 +363,8 @@ def test_the_stream_is_lines_of_json(engine: Engine) -> None:
         (b'{"address": "x", "revision": "much", "running": []}', 400),
         (b'{"address": "x", "revision": [], "running": []}', 400),
         (b'{"address": "x", "revision": 1}', 400),
+        (b'{"address": "x", "revision": 1e999, "running": []}', 400),
+        (b"[" * LARGEST, 400),
         (b" " * (LARGEST + 1), 400),
         (b'{"address": "nobody", "revision": null, "running": []}', 404),
     ],
