@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from .hub import Listing, Query, search
-from .hub.listing import NAME, PER_PAGE
+from .hub.listing import PER_PAGE
 from .memory import Target
 from .ratings import Rating, ratings
 from .settings import Settings
@@ -76,11 +76,6 @@ def wanted(text: str) -> str:
     if not (found := ADDRESS.match(text)):
         return text
     return "/".join(text[found.end() :].split("?")[0].split("/")[:2])
-
-
-def is_name(text: str) -> bool:
-    """Whether a text is a repository's full name."""
-    return NAME.fullmatch(text) is not None
 
 
 def matches(row: Listing, query: Query) -> bool:

@@ -15,7 +15,8 @@ from .errors import InvalidParameter
 from .types import Cost, ModelId, Snapshot, Usage
 
 MOST_REPEATS = 10
-ROUGH_TOKENS, ROUGH_SECONDS = 40, 0.2  # of an answer, below which its rate is rough
+ROUGH_TOKENS, ROUGH_SECONDS = 40, 0.2
+"""Of an answer: below either, its rate is marked rough, for one late token would change it more than one expects."""
 
 FairState = Literal["running", "done", "stopped", "interrupted"]
 

@@ -21,7 +21,7 @@ PATIENCE = 60.0  # seconds that a sample waits for other work, before it is take
 WARM_UP = 8  # tokens of an answer that is not counted
 
 Step = Literal["cold", "warm-up", "warm"]
-Waiting = Generator[str, None, Sample]
+Sampling = Generator[str, None, Sample]
 """What a sample is waiting for, again and again; then the sample."""
 
 
@@ -110,7 +110,7 @@ class Measuring:
     def _loads(self, ask: Ask) -> bool:
         return hasattr(self._engine.backend(ask.spec), "facts")
 
-    def _sampled(self, ask: Ask, step: Step, *, fresh: bool) -> Waiting:
+    def _sampled(self, ask: Ask, step: Step, *, fresh: bool) -> Sampling:
         """Ask once. Closing it ends the answer."""
         if not self._local(ask):
             return (yield from self._asked(ask, ask.params, fresh, lambda mine: False))
@@ -125,7 +125,7 @@ class Measuring:
         finally:
             self._turn.release()
 
-    def _asked(self, ask: Ask, params: SamplingParams, fresh: bool, busy: Callable[[int], bool]) -> Waiting:
+    def _asked(self, ask: Ask, params: SamplingParams, fresh: bool, busy: Callable[[int], bool]) -> Sampling:
         alone, last = not busy(0), ask.answer
         with closing(self._engine.ask(ask.spec, ask.messages, params, fresh=fresh)) as snapshots:
             for snapshot in snapshots:
@@ -241,7 +241,7 @@ class Pace:
         return FairUpdate(lane, self._done, self._total, doing, round(left, 1))
 
 
-def _told(sampling: Waiting, update: Callable[[str], FairUpdate]) -> Generator[FairUpdate, None, Sample]:
+def _told(sampling: Sampling, update: Callable[[str], FairUpdate]) -> Generator[FairUpdate, None, Sample]:
     """What a sample is waiting for, as updates."""
     with closing(sampling):
         while True:

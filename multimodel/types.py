@@ -202,9 +202,7 @@ class SamplingParams:
     grammar: str | None = None  # GBNF, the notation of llama.cpp; its rule `root` is the whole answer
     json_schema: str | None = None  # JSON text; the answer is JSON that follows it
     top_logprobs: int | None = None  # log-probability of each token, and of this many likeliest in its place
-    tools: str | None = (
-        None  # JSON text; functions that the model may ask to have called, as `multimodel.tools` reads it
-    )
+    tools: str | None = None  # JSON text: functions that the model may ask for, as `multimodel.tools` reads it
     tool_choice: str | None = None  # auto, none, required, or the name of one of the tools
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a screen reader says of answers: once for each, when it has ended."""
+"""What a screen reader says of answers: once for each, when it has ended. Pure."""
 
 from __future__ import annotations
 

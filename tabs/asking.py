@@ -13,7 +13,6 @@ from multimodel.errors import MultimodelError
 from .explorer_list import error_html
 
 Answer = dict[str, Any]
-QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
 
 def answering(function: Callable[[Any, Answer], Answer], retry: str = "") -> Callable[[Any, Answer | None], Answer]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import suppress
 from html import escape
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -24,12 +23,13 @@ from multimodel.messages import why_no_pictures
 from .files import uploaded
 from .format import called, listed
 from .parts import PLACE, facts
+from .scripted import asset, scripted
+from .view import warning
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BOARDS = 200  # whose files wait at most; those that wait longest leave first
 
 
-class Waiting:
+class Pending:
     """The files that wait to be sent, by the ids of their boards. Thread-safe."""
 
     def __init__(self) -> None:
@@ -62,33 +62,29 @@ class Waiting:
 
 
 class AttachPanel:
-    """The widget above the prompt box. `waiting`: what it shows."""
+    """The widget above the prompt box. `pending`: what it shows."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.waiting = Waiting()
+        self.pending = Pending()
 
     def build(self) -> gr.HTML:
         """The widget, in the composer."""
-        self.widget: Any = gr.HTML(
-            {},
-            html_template=(ASSETS / "attach.html").read_text("utf-8").replace("LARGEST", str(LARGEST)),
-            js_on_load=(ASSETS / "attach.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-attach",
+        self.widget: Any = scripted(
+            "attach", "mm-attach", {}, template=asset("attach.html").replace("LARGEST", str(LARGEST))
         )
         return self.widget
 
     def view(self, board: Board, problem: str = "") -> dict[str, Any]:
         """What the page shows: the chips, and which columns take no pictures. `problem`: what was refused, as HTML."""
-        files = self.waiting.of(board.id)
+        files = self.pending.of(board.id)
         return {"html": "".join(map(chip_html, files)), "said": self._refusals(board, files), "problem": problem}
 
     def act(self, board: Board, event: gr.EventData) -> dict[str, Any]:
         """A file came, or is not to be sent: the view. `event.op`: add, with `path` and `name`; remove, with `file`."""
         problem = ""
         if event.op == "remove":
-            self.waiting.remove(board.id, str(event.file))
+            self.pending.remove(board.id, str(event.file))
         elif event.op == "add":
             try:
                 self._add(board, event)
@@ -102,7 +98,7 @@ class AttachPanel:
             file = read(path, str(event.name))
         finally:
             path.unlink(missing_ok=True)  # what is kept of it is kept elsewhere
-        self.waiting.add(board.id, file)
+        self.pending.add(board.id, file)
         with suppress(StoreError):  # a disk that takes nothing: the page says so, and there is no preview
             self._engine.store.keep([file])
 
@@ -137,8 +133,3 @@ def chip_html(file: Attachment) -> str:
         f"<span>{escape(facts(file))}</span>{notes}"
         f'<button type="button" class="mm-icon mm-i-close" {remove}>Remove {name}</button></div>'
     )
-
-
-def warning(text: str) -> str:
-    """A sentence in the colours of caution."""
-    return f'<div class="mm-warn" role="status">{escape(text)}</div>'

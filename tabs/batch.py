@@ -35,8 +35,9 @@ from multimodel.types import SamplingParams
 
 from .asking import Answer, answering, served
 from .batch_page import head_html, jobs_html, live_html, plan_html, progress_html
-from .chat import ASSETS, typed_model
+from .chat import typed_model
 from .files import uploaded
+from .scripted import asset, scripted
 
 FIELDS = ("temperature", "max_tokens", "seed", "top_p")
 """The parameters that the table of sets has, beside name and system prompt."""
@@ -270,12 +271,11 @@ class BatchTab:
         """Make the widget; `address`: what holds the address of the page's board, which says whose runs to show."""
         ask = self.asking
         methods = (ask.models, ask.prompts, ask.chat, ask.plan, ask.begin, ask.bring, ask.watch, ask.act)
-        shown = gr.HTML(
+        shown = scripted(
+            "batch",
+            "mm-batch",
             "",
-            html_template=(ASSETS / "batch.html").read_text("utf-8").replace("<!--style-->", f"<style>{STYLE}</style>"),
-            js_on_load=(ASSETS / "batch.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-batch",
+            template=asset("batch.html").replace("<!--style-->", f"<style>{STYLE}</style>"),
             server_functions=[served(method) for method in (*methods, ask.report, ask.download)],
         )
         for tell in (page.load, address.change):  # type: ignore[attr-defined]

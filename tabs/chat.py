@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -40,18 +38,16 @@ from .page import announcer
 from .presets import Presets, link_widget, presets_widget
 from .prompts import PromptLibrary, prompts_widget
 from .saw import SawPanel
+from .scripted import QUICK, asset
 from .shortcuts import sheet
 from .toolbar import menu
-from .view import board_view
+from .view import board_view, warning
 from .voting import decide
 from .waiting import WaitingList, waiting_widget
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 BRANCHED = "This conversation went on in another tab: your prompt is another version beside it. Its arrows show both."
 EXAMPLES = ("What can this app do?", "How do I add another model?", "What is the KV cache?")
 SEEN = "(prompt, id) => [prompt, id, Number(document.documentElement.dataset.mmRevision)]"
-HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-QUICK: dict[str, Any] = {**HIDDEN, "queue": False}
 
 
 def model_lister(settings: Settings) -> Callable[[], list[dict[str, str]]]:
@@ -127,7 +123,7 @@ class ChatTab:
         """One prompt for all columns. It stays in the box when it cannot be sent. `seen`: the revision of the page."""
         board = self.boards.get(id)
         revision = None if seen is None else int(seen)
-        branched, files = board.moved_on(revision), self.attach.waiting.of(id)
+        branched, files = board.moved_on(revision), self.attach.pending.of(id)
         if files and not prompt.strip():
             return {self.warning: _warning(["Write what to do with the file."])}
         try:
@@ -136,7 +132,7 @@ class ChatTab:
             return {self.warning: _warning([f"{error} {error.hint}"])}
         if not sent:
             return {self.stage: self._view(board)}
-        self.attach.waiting.clear(id)
+        self.attach.pending.clear(id)
         return {
             self.prompt: "",
             self.warning: _warning([BRANCHED] if branched else []),
@@ -229,7 +225,7 @@ class ChatTab:
         if not prompt.strip():
             return "", []
         board = self.boards.get(id)
-        sizes = board.measure(prompt, self.attach.waiting.of(id))
+        sizes = board.measure(prompt, self.attach.pending.of(id))
         found = overflows((column.model, size) for column, size in sizes)
         if board.hidden:  # how long a context is tells models apart
             return _warning([blind.TOO_LONG] if found else []), []
@@ -301,8 +297,8 @@ class ChatTab:
                 self._build_toolbar()
                 self.stage = gr.HTML(
                     {},
-                    html_template=(ASSETS / "board.html").read_text("utf-8"),
-                    js_on_load="".join((ASSETS / f"{name}.js").read_text("utf-8") for name in ("board", "votes")),
+                    html_template=asset("board.html"),
+                    js_on_load=asset("board.js") + asset("votes.js"),
                     apply_default_css=False,
                     elem_id="mm-board",
                     server_functions=[model_lister(self.engine.settings)],
@@ -451,6 +447,4 @@ def _column(board: Board, key: str | None) -> Column | None:
 
 
 def _warning(sentences: list[str]) -> str:
-    if not sentences:
-        return ""
-    return "".join(f'<div class="mm-warn" role="status">{escape(text)}</div>' for text in sentences)
+    return "".join(map(warning, sentences))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,9 +16,9 @@ from multimodel.exchange import from_json, to_json, to_markdown
 
 from .export import line, to_html
 from .fairlane_page import fair_markdown
+from .scripted import QUICK, scripted
 from .view import problem_text
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 TAG = 40  # characters of a tag
 
 
@@ -40,13 +39,7 @@ def entries_view(boards: Boards, board: Board, words: str = "", **more: Any) -> 
 
 def list_widget() -> gr.HTML:
     """The place of the list in the page."""
-    return gr.HTML(
-        {},
-        html_template=(ASSETS / "conversations.html").read_text("utf-8"),
-        js_on_load=(ASSETS / "conversations.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id="mm-list",
-    )
+    return scripted("conversations", "mm-list", {})
 
 
 class ConversationList:
@@ -109,5 +102,4 @@ class ConversationList:
 
     def connect(self, id: Component, outputs: list[Component]) -> None:
         """Connect the widget."""
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        self.widget.act(self.act, [id], outputs, **quick)
+        self.widget.act(self.act, [id], outputs, **QUICK)

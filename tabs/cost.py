@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -14,6 +13,7 @@ from multimodel.boards import Boards
 from multimodel.prices import Expected, money
 
 from .format import called, sentence
+from .scripted import QUICK
 
 
 class CostLine:
@@ -30,8 +30,7 @@ class CostLine:
 
     def connect(self, prompt: gr.Textbox, id: Component) -> None:
         """Tell the cost of a prompt while it is written."""
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        prompt.change(self.expect, [prompt, id], [self.next], trigger_mode="always_last", **quick)
+        prompt.change(self.expect, [prompt, id], [self.next], trigger_mode="always_last", **QUICK)
 
     def expect(self, prompt: str, id: str) -> str:
         """What the prompt will cost in the columns where somebody is paid."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
 from html import escape
-from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
@@ -32,15 +31,15 @@ from multimodel.types import ModelId
 from multimodel.verdict import request_for
 
 from . import asking, markdown
-from .asking import QUICK, Answer, served
+from .asking import Answer, served
 from .chat import ChatTab
 from .explorer_list import error_html, rows_html
 from .explorer_page import KV_TYPES, SEQUENCES, Knobs, answer_html, page_html, plan_html
 from .explorer_panels import downloads_html, freed_text, mine_html, own_html, ratings_html, versus_text
 from .format import size
+from .scripted import QUICK, asset, scripted
 from .view import board_view
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 CHAT = "chat"  # the id of the Chat tab
 KEPT = 64  # pages of models whose facts are kept
 CARD_LIMIT = 120_000  # characters of a card that are shown
@@ -393,12 +392,11 @@ class ExplorerTab:
         ask = self.explorer
         methods = (ask.machines, ask.browse, ask.model, ask.card, ask.plan, ask.training, ask.download, ask.downloads)
         more = (ask.mine, ask.rated, ask.versus, ask.import_ratings)
-        shown = gr.HTML(
+        shown = scripted(
+            "explorer",
+            "mm-explorer",
             {},
-            html_template=template(),
-            js_on_load=(ASSETS / "explorer.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-explorer",
+            template=template(),
             server_functions=[served(method) for method in (*methods, *more)],
         )
         shown.chat(self.chat, [chat.id], [chat.stage, tabs], **QUICK)
@@ -409,5 +407,5 @@ def template() -> str:
     """The page's skeleton with the choices of its filters."""
     tasks = "".join(f'<option value="{key}">{words}</option>' for key, words in TASKS.items())
     licences = "".join(f"<option>{name}</option>" for name in LICENCES)
-    text = (ASSETS / "explorer.html").read_text("utf-8")
+    text = asset("explorer.html")
     return text.replace("<!--tasks-->", tasks).replace("<!--licences-->", licences)

@@ -5,7 +5,6 @@ The page asks how it stands by `FairPanel.fair`; assets/fairlane.js puts the ans
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,8 +18,7 @@ from multimodel.prices import spent_text, total
 from .asking import Answer, answering, served
 from .fairlane_page import fair_html
 from .format import spent_figure
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from .scripted import scripted
 
 
 class FairPanel:
@@ -31,14 +29,7 @@ class FairPanel:
 
     def build(self) -> None:
         """Make the panel, between the columns and the prompt box."""
-        gr.HTML(
-            "",
-            html_template=(ASSETS / "fairlane.html").read_text("utf-8"),
-            js_on_load=(ASSETS / "fairlane.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-fair",
-            server_functions=[served(self.fair)],
-        )
+        scripted("fairlane", "mm-fair", "", server_functions=[served(self.fair)])
 
     def build_button(self, id: str, **options: Any) -> None:
         """A button that opens it."""

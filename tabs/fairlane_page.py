@@ -11,7 +11,7 @@ from html import escape
 from multimodel.fairlane import FairLane, FairModel, FairUpdate, Sample, Spread, rough, spread
 from multimodel.prices import spent_text, total
 
-from .format import backend_name, called, counted, seconds, short_name
+from .format import backend_name, called, counted, per_second, seconds, short_name
 
 Figure = Callable[[Sample], float | None]
 Words = Callable[[float], str]
@@ -31,15 +31,6 @@ def ttft(sample: Sample) -> float | None:
 def rate(sample: Sample) -> float | None:
     """Tokens per second."""
     return sample.rate
-
-
-def per_second(value: float) -> str:
-    """A rate.
-
-    >>> per_second(9.96), per_second(523.4)
-    ('10.0 tok/s', '523 tok/s')
-    """
-    return f"{value:.0f} tok/s" if value >= 10 else f"{value:.1f} tok/s"
 
 
 def spread_text(found: Spread | None, words: Words) -> str:

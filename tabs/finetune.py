@@ -55,8 +55,8 @@ from .finetune_settings import (
     why_html,
 )
 from .predict import PredictPanel
+from .scripted import asset, scripted
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 VIEWS = {"train": "Train", "predict": "Predict", "models": "Models"}
 LIMITS = Limits()
 KEPT, KEPT_ROWS = 8, 2_000_000  # data sets of visitors, and rows of all of them
@@ -422,12 +422,11 @@ class FinetuneTab:
         methods = (ask.bring, ask.look, ask.doubts, ask.memory, ask.begin, ask.watch, ask.act, ask.settings_used)
         with gr.Column(elem_id="mm-finetune"):
             gr.HTML(views_html(), elem_id="mm-finetune-views", apply_default_css=False)
-            gr.HTML(
+            scripted(
+                "finetune",
+                "mm-finetune-train",
                 {},
-                html_template=template(self.engine),
-                js_on_load=(ASSETS / "finetune.js").read_text("utf-8"),
-                apply_default_css=False,
-                elem_id="mm-finetune-train",
+                template=template(self.engine),
                 server_functions=[served(method) for method in (*methods, ask.compare)],
             )
             PredictPanel(self.engine).build()
@@ -443,7 +442,7 @@ def views_html() -> str:
 
 def template(engine: Engine) -> str:
     """The page's skeleton with the sample sets and the form."""
-    text = (ASSETS / "finetune.html").read_text("utf-8")
+    text = asset("finetune.html")
     found = sources.samples(engine.settings)
     samples = "".join(
         _sample(name) for name in (*(n for n in SAMPLES if n in found), *sorted(set(found) - set(SAMPLES)))

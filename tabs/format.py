@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from multimodel.fairlane import ROUGH_SECONDS, ROUGH_TOKENS
 from multimodel.prices import Spent, money, spent_text
 from multimodel.types import Cost, LoadOptions, ModelId, PromptSize, Snapshot, Stage
-
-ROUGH_TOKENS, ROUGH_SECONDS = 40, 0.2
-"""Below either, a rate is marked rough: one late token would change it by more than a reader expects."""
 
 FINISH = {
     "stop": "finished",
@@ -117,7 +115,16 @@ def speed(snapshot: Snapshot) -> str:
         return ""
     few = usage.output_tokens < ROUGH_TOKENS or timing.last_token - timing.first_token < ROUGH_SECONDS
     mark = "~" if few or usage.estimated else ""
-    return f"{mark}{rate:.0f} tok/s" if rate >= 10 else f"{mark}{rate:.1f} tok/s"
+    return f"{mark}{per_second(rate)}"
+
+
+def per_second(rate: float) -> str:
+    """A rate of tokens.
+
+    >>> per_second(9.96), per_second(523.4)
+    ('10.0 tok/s', '523 tok/s')
+    """
+    return f"{rate:.0f} tok/s" if rate >= 10 else f"{rate:.1f} tok/s"
 
 
 def figures(snapshot: Snapshot) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ The choice is a widget of the settings, kept by the browser. The badges are put 
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -17,13 +16,13 @@ from multimodel.errors import BadRequest, ModelNotFound
 from multimodel.finetune.store import Store
 from multimodel.judge import Judge
 
-from .asking import QUICK, Answer, answering, served
+from .asking import Answer, answering, served
+from .scripted import QUICK, scripted
 
 if TYPE_CHECKING:
     from multimodel.finetune.labels import LabelMap
     from multimodel.finetune.types import Prediction
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NONE = ("none", "")
 AT_ONCE = 64  # answers of one request
 SHOWN = 8  # labels of a badge's details
@@ -86,13 +85,8 @@ class JudgePanel:
     def build_badges(self) -> None:
         """What puts the badges in place; it is never seen itself."""
         self.kept = gr.BrowserState("", storage_key="multimodel-judge", secret="multimodel")
-        self.badges = gr.HTML(
-            "",
-            html_template="<span hidden></span>",
-            js_on_load=(ASSETS / "judge.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-judge",
-            server_functions=[served(self._judging.judged)],
+        self.badges = scripted(
+            "judge", "mm-judge", "", template="<span hidden></span>", server_functions=[served(self._judging.judged)]
         )
 
     def connect(self, page: gr.Blocks) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,11 +10,9 @@ from gradio.components import Component
 from multimodel.boards import Boards
 from multimodel.errors import MultimodelError
 
-from .asking import QUICK
 from .explorer_list import error_html
 from .leaderboard_page import Choice, download, page_html
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from .scripted import QUICK, scripted
 
 
 class LeaderboardPanel:
@@ -26,13 +23,7 @@ class LeaderboardPanel:
 
     def build(self) -> None:
         """Make the widget; it is seen once somebody asks for it."""
-        self.widget: Any = gr.HTML(
-            {},
-            html_template=(ASSETS / "leaderboard.html").read_text("utf-8"),
-            js_on_load=(ASSETS / "leaderboard.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-leaderboard",
-        )
+        self.widget: Any = scripted("leaderboard", "mm-leaderboard", {})
 
     def connect(self, id: Component) -> None:
         """Connect it to the visitor's board."""

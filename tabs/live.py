@@ -137,7 +137,7 @@ async def _wait(changed: asyncio.Event, timeout: float) -> None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """A request: the address of a board, and what the page shows of it."""
 
     address: str
@@ -145,17 +145,17 @@ class Asked:
     running: tuple[str, ...]
 
 
-def asked(body: bytes) -> Asked:
+def asked(body: bytes) -> Wanted:
     """The request in a body. Raises ValueError where it is none.
 
     >>> asked(b'{"address": "a.b", "revision": 3, "running": ["k"]}')
-    Asked(address='a.b', revision=3, running=('k',))
+    Wanted(address='a.b', revision=3, running=('k',))
     """
     said = json.loads(body)
     if not (isinstance(said, dict) and isinstance(said.get("address"), str) and isinstance(said.get("running"), list)):
         raise ValueError("address, revision and running are wanted")
     revision = said.get("revision")
-    return Asked(said["address"], None if revision is None else int(revision), tuple(map(str, said["running"])))
+    return Wanted(said["address"], None if revision is None else int(revision), tuple(map(str, said["running"])))
 
 
 def live_route(boards: Boards, per_second: float) -> Route:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,8 +11,8 @@ from multimodel.board import Column
 from multimodel.types import PromptSize
 
 from .format import size_words
+from .scripted import scripted
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 QUIET = 0.5  # of the context, below which a column shows a line and no words
 
 
@@ -40,10 +39,4 @@ def _meter(measured: PromptSize) -> dict[str, Any]:
 
 def meter_widget() -> gr.HTML:
     """What puts the meters in place; it is never seen itself."""
-    return gr.HTML(
-        [],
-        html_template="<span hidden></span>",
-        js_on_load=(ASSETS / "meter.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id="mm-meters",
-    )
+    return scripted("meter", "mm-meters", [], template="<span hidden></span>")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
@@ -12,8 +11,8 @@ from multimodel.engine import Engine
 from multimodel.settings import Settings
 
 from .format import size
+from .scripted import asset
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 
@@ -44,13 +43,24 @@ def header(engine: Engine, page: gr.Blocks) -> None:
         header_html(engine.settings),
         elem_id="mm-header",
         apply_default_css=False,
-        js_on_load=(ASSETS / "header.js").read_text("utf-8"),
+        js_on_load=asset("header.js"),
     )
 
     def found() -> str:
         return header_html(engine.settings, engine.hardware())
 
     page.load(found, None, [bar], show_progress="hidden", api_visibility="private", concurrency_limit=None)
+
+
+def announcer() -> gr.HTML:
+    """The place that a screen reader listens to."""
+    return gr.HTML(
+        '<div role="status" aria-live="polite"></div>',
+        js_on_load=asset("announce.js"),
+        apply_default_css=False,
+        elem_id="mm-announcer",
+        elem_classes="mm-aside",
+    )
 
 
 def theme() -> gr.themes.Base:
@@ -62,15 +72,4 @@ def theme() -> gr.themes.Base:
         text_size=gr.themes.sizes.text_md,
         font=SYSTEM_FONTS,
         font_mono=MONO_FONTS,
-    )
-
-
-def announcer() -> gr.HTML:
-    """The place that a screen reader listens to."""
-    return gr.HTML(
-        '<div role="status" aria-live="polite"></div>',
-        js_on_load=(ASSETS / "announce.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id="mm-announcer",
-        elem_classes="mm-aside",
     )

@@ -12,10 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
-from pathlib import Path
 from typing import Any
-
-import gradio as gr
 
 from multimodel.engine import Engine
 from multimodel.errors import BadRequest, ModelNotFound
@@ -45,8 +42,8 @@ from .predict_page import (
     progress_html,
     words_html,
 )
+from .scripted import scripted
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 LONGEST = 100_000  # characters of one text
 LINES = 5_000  # pasted texts
 AT_ONCE = 0.4  # seconds that an answer may wait for a batch to end, instead of showing a bar
@@ -300,11 +297,4 @@ class PredictPanel:
 
 def _component(asked: Predicting | Models, asset: str, id: str) -> None:
     names = [name for name, value in vars(type(asked)).items() if not name.startswith("_") and callable(value)]
-    gr.HTML(
-        {},
-        html_template=(ASSETS / f"{asset}.html").read_text("utf-8"),
-        js_on_load=(ASSETS / f"{asset}.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id=id,
-        server_functions=[served(getattr(asked, name)) for name in names],
-    )
+    scripted(asset, id, {}, server_functions=[served(getattr(asked, name)) for name in names])

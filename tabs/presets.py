@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -18,32 +17,20 @@ from multimodel.locate import GUIDE
 from multimodel.types import ModelId
 
 from .format import called
+from .scripted import QUICK_EACH, scripted
 from .toolbar import menu
 from .view import board_view, problem_text
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def presets_widget() -> gr.HTML:
     """The menu, to be made in the toolbar."""
     with menu("Presets", "mm-presets"):
-        return _widget("presets", "mm-presets-list")
+        return scripted("presets", "mm-presets-list", {})
 
 
 def link_widget() -> gr.HTML:
     """The dialog that shows a link."""
-    return _widget("link", "mm-link", elem_classes="mm-aside")
-
-
-def _widget(name: str, id: str, **more: Any) -> gr.HTML:
-    return gr.HTML(
-        {},
-        html_template=(ASSETS / f"{name}.html").read_text("utf-8"),
-        js_on_load=(ASSETS / f"{name}.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id=id,
-        **more,
-    )
+    return scripted("link", "mm-link", {}, elem_classes="mm-aside")
 
 
 def detail(preset: Preset) -> str:
@@ -84,7 +71,7 @@ class Presets:
             more = self._change(board, self.boards.owner(board.id), event)
         except MultimodelError as error:
             more = {"problem": problem_text(error)}
-        return self._shown(board, **more), board_view(board, {})
+        return self._shown(board, **more), board_view(board)
 
     def all(self, owner: str) -> tuple[Preset, ...]:
         """A visitor's own presets, then the built-in ones."""
@@ -147,14 +134,14 @@ class Presets:
         """
         board = self.boards.get(id)
         link = links.read(query, self.all(self.boards.owner(board.id)), self.boards.usual(board.id), model)
-        made = self.boards.begin(board.id, link.preset)
+        begun = self.boards.begin(board.id, link.preset)
         said = list(link.problems)
         if link.send and all(free_to_ask(pane.model, self.engine) for pane in link.preset.columns):
-            made.send(link.prompt)
-            return made, "", said
+            begun.send(link.prompt)
+            return begun, "", said
         if link.prompt.strip():
             said.append("This question came with a link. Press Enter to ask it.")
-        return made, link.prompt, said
+        return begun, link.prompt, said
 
     def link(self, id: str, prompt: str) -> dict[str, Any]:
         """The link to what the page shows now."""
@@ -169,9 +156,7 @@ class Presets:
 
     def connect(self, id: Component, stage: Component) -> None:
         """Connect the menu."""
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        quick["trigger_mode"] = "multiple"  # a second press must not be lost while the first is on its way
-        self.widget.act(self.act, [id], [self.widget, stage], **quick)
+        self.widget.act(self.act, [id], [self.widget, stage], **QUICK_EACH)
 
 
 def brought(presets: int, prompts: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,21 +12,13 @@ from multimodel.errors import MultimodelError
 from multimodel.habits import Habits, Prompt, made, to_json
 
 from .presets import brought
+from .scripted import QUICK_EACH, scripted
 from .view import problem_text
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def prompts_widget() -> gr.HTML:
     """The dialog of the library, and the list that "/" opens."""
-    return gr.HTML(
-        {},
-        html_template=(ASSETS / "prompts.html").read_text("utf-8"),
-        js_on_load=(ASSETS / "prompts.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id="mm-prompts",
-        elem_classes="mm-aside",
-    )
+    return scripted("prompts", "mm-prompts", {}, elem_classes="mm-aside")
 
 
 class PromptLibrary:
@@ -74,6 +65,4 @@ class PromptLibrary:
 
     def connect(self, id: Component) -> None:
         """Connect the widget."""
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        quick["trigger_mode"] = "multiple"  # a second press must not be lost while the first is on its way
-        self.widget.act(self.act, [id], [self.widget], **quick)
+        self.widget.act(self.act, [id], [self.widget], **QUICK_EACH)

@@ -5,11 +5,6 @@ The page asks `Details` for what it shows; what takes long, such as hashing a fi
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import gradio as gr
-
 from multimodel import blind
 from multimodel.board import Asked, Board
 from multimodel.boards import Boards
@@ -21,8 +16,7 @@ from . import saw_page
 from .asking import Answer, answering, served
 from .files import Background
 from .format import called
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from .scripted import scripted
 
 
 class Details:
@@ -101,12 +95,4 @@ class SawPanel:
 
     def build(self) -> None:
         """Make the widget."""
-        functions: list[Any] = [served(self._details.saw), served(self._details.more)]
-        gr.HTML(
-            "",
-            html_template=(ASSETS / "saw.html").read_text("utf-8"),
-            js_on_load=(ASSETS / "saw.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-saw",
-            server_functions=functions,
-        )
+        scripted("saw", "mm-saw", "", server_functions=[served(self._details.saw), served(self._details.more)])

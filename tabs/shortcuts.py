@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from .scripted import asset, scripted
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +95,5 @@ def _row(row: Shortcut) -> str:
 
 def sheet() -> gr.HTML:
     """The sheet, and the script that obeys the keys."""
-    template = (ASSETS / "shortcuts.html").read_text("utf-8").replace("SHEET", sheet_html())
-    return gr.HTML(
-        keys(),
-        html_template=template,
-        js_on_load=(ASSETS / "shortcuts.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id="mm-sheet",
-        elem_classes="mm-aside",
-    )
+    template = asset("shortcuts.html").replace("SHEET", sheet_html())
+    return scripted("shortcuts", "mm-sheet", keys(), template=template, elem_classes="mm-aside")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,11 +19,10 @@ from multimodel.hardware import Device, Kind
 from multimodel.pool import Resident
 
 from .format import backend_name, seconds, short_name, size, variations
+from .scripted import QUICK, scripted
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 EVERY = 2.0  # seconds between two looks
 TAB = "System"
-QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +208,7 @@ class SystemTab:
 
     def build(self, tabs: gr.Tabs) -> None:
         """Make the widgets and connect them; `tabs` holds this tab."""
-        shown = gr.HTML(
-            "",
-            html_template='<div class="mm-system"></div>',
-            js_on_load=(ASSETS / "system.js").read_text("utf-8"),
-            apply_default_css=False,
-            elem_id="mm-system",
-        )
+        shown = scripted("system", "mm-system", "", template='<div class="mm-system"></div>')
         timer = gr.Timer(EVERY, active=False)
         timer.tick(self.view, None, [shown], **QUICK)
         tabs.select(self.selected, None, [shown, timer], **QUICK)

@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from .scripted import asset
 
 
 def opener(title: str, panel: str) -> str:
@@ -36,7 +35,7 @@ def menu(title: str, id: str) -> Generator[None]:
     with gr.Column(elem_id=id, elem_classes="mm-drop", min_width=0, scale=0):
         gr.HTML(
             opener(title, rows),
-            js_on_load=(ASSETS / "toolbar.js").read_text("utf-8"),
+            js_on_load=asset("toolbar.js"),
             apply_default_css=False,
         )
         with gr.Column(elem_id=rows, elem_classes="mm-drop-rows", min_width=0):

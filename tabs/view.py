@@ -106,6 +106,11 @@ def board_head(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
     }
 
 
+def warning(text: str) -> str:
+    """A sentence in the colours of caution."""
+    return f'<div class="mm-warn" role="status">{escape(text)}</div>'
+
+
 def problem_text(problem: MultimodelError | None) -> str:
     """Why nothing is kept, in a line; empty when all is well."""
     return f"{problem} {problem.hint}" if problem else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,20 +11,13 @@ from multimodel.board import Board
 from multimodel.boards import Boards
 from multimodel.waiting import Queue
 
+from .scripted import QUICK_EACH, scripted
 from .view import board_view
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def waiting_widget() -> gr.HTML:
     """The place of the list; the view of the board says what is in it."""
-    return gr.HTML(
-        {},
-        html_template=(ASSETS / "waiting.html").read_text("utf-8"),
-        js_on_load=(ASSETS / "waiting.js").read_text("utf-8"),
-        apply_default_css=False,
-        elem_id="mm-waiting",
-    )
+    return scripted("waiting", "mm-waiting", {})
 
 
 class WaitingList:
@@ -57,6 +49,4 @@ class WaitingList:
 
     def connect(self, id: Component, stage: Component) -> None:
         """Connect the widget."""
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        quick["trigger_mode"] = "multiple"  # a second press must not be lost while the first is on its way
-        self.widget.act(self.act, [id], [stage], **quick)
+        self.widget.act(self.act, [id], [stage], **QUICK_EACH)

@@ -11,6 +11,7 @@ from math import ceil
 from pathlib import Path
 from statistics import fmean, median
 
+from ..fairlane import ROUGH_TOKENS
 from ..settings import Settings
 from ..types import Snapshot
 from .machine import Machine, recorded
@@ -18,7 +19,6 @@ from .plan import Batch
 from .replay import Original, Verdict, replayed, verdicts
 from .run import Answered, answers
 
-ROUGH = 40  # tokens below which a rate is rough
 LONG = 1500  # words above which two answers are compared by their beginnings
 
 
@@ -52,7 +52,7 @@ class Lane:
     @property
     def rough(self) -> bool:
         """Whether the rate stands on short answers."""
-        return self.output_tokens is not None and self.output_tokens < ROUGH
+        return self.output_tokens is not None and self.output_tokens < ROUGH_TOKENS
 
     @property
     def good(self) -> int:
