@@ -6,9 +6,10 @@ const find = (selector) => root.querySelector(selector);
 const form = find("form");
 const start = form.querySelector("[type=submit]");
 const template = element.querySelector(".mr-set-template");
+const { lost, problem, recalled, request, store } = window.mmParts;
 const KEY = "multimodel-runs";
 const FIRST = { name: "default", temperature: "0", max_tokens: "512", seed: "", top_p: "", system: "" };
-const kept = { page: "new", run: "", prompts: "", title: "", repeats: 1, models: [], sets: [FIRST], ...recalled() };
+const kept = { page: "new", run: "", prompts: "", title: "", repeats: 1, models: [], sets: [FIRST], ...recalled(KEY) };
 let seen = ""; // the stamp of the run that is shown
 let planned = 0; // counts the plans: an answer to an earlier one is dropped
 let reported = ""; // the run and the number of answers whose report is shown
@@ -16,39 +17,8 @@ let next = 0; // the prompt that more of the report begins with
 let timer = null;
 let listed = false;
 
-function recalled() {
-  try {
-    return JSON.parse(sessionStorage.getItem(KEY)) || {};
-  } catch {
-    return {};
-  }
-}
-
-function keep() {
-  try {
-    sessionStorage.setItem(KEY, JSON.stringify(kept));
-  } catch {
-    // the browser keeps nothing: then a reload begins anew
-  }
-}
-
-async function ask(name, asked = {}) {
-  try {
-    const answer = await server[name]({ ...asked, id: props.value || "" });
-    if (answer && typeof answer === "object" && !answer.detail) return answer;
-    throw new Error(name);
-  } catch {
-    return { error: problem("The app does not answer.", "Check that it is still running, then try again.") };
-  }
-}
-
-function problem(title, hint) {
-  const box = document.createElement("div");
-  box.innerHTML = '<div class="mm-error mx-error" role="alert"><strong></strong><p></p></div>';
-  box.querySelector("strong").textContent = title;
-  box.querySelector("p").textContent = hint;
-  return box.innerHTML;
-}
+const keep = () => store(KEY, kept);
+const ask = (name, asked = {}) => request(() => server[name]({ ...asked, id: props.value || "" }));
 
 // Puts HTML in place only where it changed; the focus stays on the button that does the same.
 function put(place, html) {
@@ -215,7 +185,7 @@ async function look() {
   timer = setTimeout(look, answer.error ? 3000 : answer.active ? 400 : 4000);
   const note = find("[data-act-said]");
   if (answer.error) return put(note, answer.error);
-  if (note.mrHTML === problem("The app does not answer.", "Check that it is still running, then try again.")) put(note, "");
+  if (note.mrHTML === lost()) put(note, "");
   put(find("[data-runs]"), answer.list);
   if (answer.gone && run === kept.run) page("new");
   if (answer.shown && answer.shown.run === kept.run) show(answer.shown);
@@ -306,12 +276,7 @@ function rename() {
 async function download(kind) {
   const answer = await ask("download", { run: kept.run, kind });
   if (answer.error) return put(find("[data-act-said]"), answer.error);
-  const [name, type, text] = answer.download;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  window.mmParts.save(answer.download);
 }
 
 // --- what a person does

@@ -5,19 +5,13 @@ const said = element.querySelector(".mm-list-said");
 const search = element.querySelector('input[type="search"]');
 const file = element.querySelector('input[type="file"]');
 const DAY = 24 * 3600;
+const { make: node, save } = window.mmParts;
 let menu = null; // the open menu
 let sought = null; // the words of the search that is on its way
 let patience = null;
 
 function act(op, more) {
   trigger("act", { op, words: search.value.trim(), ...more });
-}
-
-function node(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
 }
 
 function button(className, text, title) {
@@ -266,14 +260,6 @@ document.addEventListener("pointerdown", (event) => {
   const drawer = matchMedia("(max-width: 760px)").matches && document.documentElement.dataset.mmList === "1";
   if (drawer && !event.target.closest("#mm-list, #mm-list-button")) window.mmToggleList(false);
 });
-
-function save([name, type, text]) {
-  const link = node("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
 
 watch("value", () => {
   show(props.value);

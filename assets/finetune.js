@@ -5,9 +5,10 @@ const tab = document.getElementById("mm-finetune");
 const root = element.querySelector(".mf");
 const find = (selector) => root.querySelector(selector);
 const all = (selector) => [...root.querySelectorAll(selector)];
+const { problem, recalled, request, store } = window.mmParts;
 const KEY = "multimodel-finetune";
 const NARROW = matchMedia("(max-width: 860px)");
-const kept = { page: "new", run: "", draft: "", choices: {}, settings: {}, base: "", name: "", ...recalled() };
+const kept = { page: "new", run: "", draft: "", choices: {}, settings: {}, base: "", name: "", ...recalled(KEY) };
 let looks = 0; // counts looks at the data: an answer to an earlier one is dropped
 let weighed = 0; // likewise the questions for memory
 let seen = ""; // the stamp of the run that is shown
@@ -20,39 +21,8 @@ let compared = null;
 let timer = null;
 const picked = new Set();
 
-function recalled() {
-  try {
-    return JSON.parse(sessionStorage.getItem(KEY)) || {};
-  } catch {
-    return {};
-  }
-}
-
-function keep() {
-  try {
-    sessionStorage.setItem(KEY, JSON.stringify(kept));
-  } catch {
-    // the browser keeps nothing: then a reload begins anew
-  }
-}
-
-async function ask(name, asked = {}) {
-  try {
-    const answer = await server[name](asked);
-    if (answer && typeof answer === "object" && !answer.detail) return answer;
-    throw new Error(name);
-  } catch {
-    return { error: problem("The app does not answer.", "Check that it is still running, then try again.") };
-  }
-}
-
-function problem(title, hint) {
-  const box = document.createElement("div");
-  box.innerHTML = '<div class="mm-error mx-error" role="alert"><strong></strong><p></p></div>';
-  box.querySelector("strong").textContent = title;
-  box.querySelector("p").textContent = hint;
-  return box.innerHTML;
-}
+const keep = () => store(KEY, kept);
+const ask = (name, asked = {}) => request(() => server[name](asked));
 
 function later(work, wait) {
   let waiting;

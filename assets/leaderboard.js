@@ -34,18 +34,10 @@ dialog.addEventListener("change", ({ target }) => {
   ask();
 });
 
-function save([name, type, text]) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
 const KINDS = ["[data-topic]", "[data-blind]", '[data-controlled="1"]', '[data-controlled=""]'];
 watch("value", () => {
   const { html, download } = props.value || {};
-  if (download) save(download);
+  if (download) window.mmParts.save(download);
   if (html === undefined || body.mmHTML === html) return;
   const focused = KINDS.find((kind) => document.activeElement?.matches(kind));
   body.innerHTML = body.mmHTML = html;

@@ -4,6 +4,7 @@ const dialog = element.querySelector("dialog");
 const body = dialog.querySelector(".mm-saw-body");
 const title = dialog.querySelector("h2");
 const tabs = [...dialog.querySelectorAll("[data-view]")];
+const { make: node } = window.mmParts;
 const STEPS = [0.9, 0.5, 0.2, 0.05]; // probabilities between the colours of tokens, as in the legend
 let turn = 0;
 let view = "prompt";
@@ -66,13 +67,6 @@ function percent(logprob) {
 
 function seen(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
-}
-
-function node(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
 }
 
 function showTokens({ rows, least }) {
