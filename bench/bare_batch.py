@@ -1,4 +1,4 @@
-"""A bare greedy loop over llama.cpp's low-level API, all prompts in one batch: `bench.bare_batch FILE THREADS`.
+"""A bare greedy loop over llama.cpp's low-level API, all prompts in one batch: `bench.bare_batch FILE FLASH THREADS`.
 
 A line in: {"prompts": [...], "max_tokens": n}. A line out: {"tokens", "seconds", "first"}.
 """
@@ -23,7 +23,7 @@ BATCH = 512
 class Loop:
     """A context with room for eight sequences, each with a KV stream of its own, as the engine has it."""
 
-    def __init__(self, path: str, threads: int) -> None:
+    def __init__(self, path: str, flash: bool, threads: int) -> None:
         without_amx()
         self.words = Llama(path, n_ctx=CELLS, n_threads=threads, n_threads_batch=threads, verbose=False)
         self.model = self.words._model.model
@@ -31,7 +31,9 @@ class Loop:
         params.n_ctx, params.n_batch, params.n_ubatch = SEQUENCES * CELLS, BATCH, BATCH
         params.n_seq_max, params.kv_unified = SEQUENCES, False
         params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = native.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = (
+            native.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else native.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         self.context = native.llama_init_from_model(self.model, params)
         self.vocab = native.llama_model_get_vocab(self.model)
         self.greedy = native.llama_sampler_init_greedy()
@@ -70,9 +72,9 @@ class Loop:
         return [native.llama_sampler_sample(self.greedy, self.context, i) for i in wanted]
 
 
-def main(path: str, threads: str) -> None:
+def main(path: str, flash: str, threads: str) -> None:
     """Load the file and answer lines until the input ends."""
-    loop = Loop(path, int(threads))
+    loop = Loop(path, flash == "flash", int(threads))
     for line in sys.stdin:
         print(json.dumps(loop.answer(**json.loads(line))), flush=True)
 

@@ -1,4 +1,4 @@
-"""`Llama.create_completion(stream=True)`, greedy, as fast as its options make it: `bench.bare_llama FILE THREADS`."""
+"""`Llama.create_completion(stream=True)`, greedy: `bench.bare_llama FILE FLASH THREADS`; FLASH: "flash" or "plain"."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from .bare import Said, serve
 
 
-def main(path: str, threads: str) -> None:
-    """Load the file and answer."""
+def main(path: str, flash: str, threads: str) -> None:
+    """Load the file and answer, with flash attention or plain."""
     without_amx()
     count = int(threads)
-    model = Llama(path, n_ctx=0, n_threads=count, n_threads_batch=count, flash_attn=False, verbose=False)
+    model = Llama(path, n_ctx=0, n_threads=count, n_threads_batch=count, flash_attn=flash == "flash", verbose=False)
     serve(lambda prompt, max_tokens: _answer(model, prompt, max_tokens))
     model.close()
 

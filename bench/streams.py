@@ -23,7 +23,7 @@ from multimodel.types import Message, ModelId, SamplingParams, Snapshot
 
 from . import report
 from .bare import Bare, environment
-from .engine import PROMPTS
+from .engine import PROMPTS, attention
 from .report import ROOT, Report, Table
 from .startup import answers_at, free_port
 
@@ -80,9 +80,9 @@ def _tokens(answer: Snapshot, max_tokens: int) -> int:
 class Loop:
     """`bench.bare_batch` as a contestant."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, flash: str, threads: int = 1) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.bare_batch", str(path), str(threads)],
+            [sys.executable, "-m", "bench.bare_batch", str(path), flash, str(threads)],
             cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -138,14 +138,18 @@ def gguf_rows(path: Path, rounds: int, max_tokens: int) -> list[tuple[str, ...]]
     """The rows of llama.cpp for one file; its server has a row for F16 only."""
     ours, peer = ModelId("gguf", str(path)), ModelId("peer", "m")
     with ExitStack() as stack:
-        loop, bare = Loop(path), stack.enter_context(Bare("bare_llama", str(path)))
-        stack.callback(loop.close)
         served = path.stem.endswith("f16")
         url = stack.enter_context(server(llama_server(path), "/v1/models")) if served else ""
         engine = stack.enter_context(Engine(settings({"peer": url} if served else {})))
+        burst(engine, [ours], 0, 1)  # loads the model, which tells how it attends
+        flash = attention(engine, ours)
+        loop, bare = Loop(path, flash), stack.enter_context(Bare("bare_llama", str(path), "plain"))
+        alike = stack.enter_context(Bare("bare_llama", str(path), flash))
+        stack.callback(loop.close)
         contestants: dict[str, Callable[[int], Burst]] = {
             "ours, 1": lambda n: burst(engine, [ours], n, max_tokens),
             "create_completion, 1": lambda n: single(bare, n, max_tokens),
+            f"create_completion ({flash}), 1": lambda n: single(alike, n, max_tokens),
             "bare loop, 1": lambda n: loop.ask(1, n, max_tokens),
             "ours, 8": lambda n: burst(engine, [ours] * STREAMS, n, max_tokens),
             "bare loop, 8": lambda n: loop.ask(STREAMS, n, max_tokens),
@@ -272,6 +276,8 @@ def measure(folder: Path, rounds: int, max_tokens: int) -> Report:
             "Servers run with one thread, without cutting answers (`--interrupt_requests False`), with continuous "
             "batching, and are asked over HTTP on loopback by the same engine. With AMX, llama_cpp.server ends with "
             "SIGSEGV on quantised weights, so it is asked for F16.",
+            "create_completion: with the library's options as they come, which leave flash attention off; in brackets, "
+            "and the bare loop, as a trial at our first load found quicker for this model.",
         ),
         packages=("llama-cpp-python", "torch", "transformers"),
     )

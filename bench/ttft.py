@@ -23,7 +23,7 @@ from tabs.live import follow
 
 from . import report
 from .bare import Bare
-from .engine import DATA, PROMPTS, Weights, weights
+from .engine import DATA, PROMPTS, Weights, attention, weights
 from .isolation import paced
 from .peer import Peer, peer
 from .report import ROOT, Report, Table
@@ -75,7 +75,8 @@ def from_server(engine: Engine, server: Peer, wait: float, rounds: int) -> list[
 def from_file(engine: Engine, item: Weights, rounds: int) -> list[First]:
     """A GGUF model, through the engine and bare, in turn; each prompt is new to both."""
     found = []
-    with Bare("bare_llama", str(item.path)) as bare:
+    ask(engine, item.model, PROMPTS[0], lambda: 0.0)  # loads the model, which tells how it attends
+    with Bare("bare_llama", str(item.path), attention(engine, item.model)) as bare:
         for number in range(rounds + 1):
             prompt = f"{number}. {PROMPTS[number % len(PROMPTS)]}"
             source = bare.ask(prompt, 16).first
