@@ -233,18 +233,36 @@ def waits(engine: Engine, model: ModelId, rounds: int, max_tokens: int, *, same:
     return [(max(b.firsts), a.firsts[0]) for a, b in zip(alone, eight, strict=True)]
 
 
+def beside(engine: Engine, models: Sequence[ModelId], number: int, lengths: Sequence[int]) -> list[Burst]:
+    """Ask models at once, each for so many tokens: each one's answer by itself."""
+    began = time.perf_counter()
+    asked = zip(models, prompts(len(models), number), lengths, strict=True)
+    runs = [
+        engine.start(model, [Message("user", prompt)], SamplingParams(temperature=0.0, max_tokens=length))
+        for model, prompt, length in asked
+    ]
+    for run in runs:
+        run.join()
+    last = [_finished(run.newest.snapshot) for run in runs]
+    return [Burst(_tokens(s, n), (s.timing.last_token or began) - began) for s, n in zip(last, lengths, strict=True)]
+
+
 def two_models(pair: Sequence[ModelId], rounds: int, max_tokens: int, threads: int) -> tuple[str, ...]:
-    """Two local models at once over the faster one alone, all cores but one or as many as asked."""
+    """Two local models at once over the faster one alone; lengths that end together."""
     used = Settings(performance=PerformanceSettings(threads=threads))
     with Engine(used) as engine:
-        contestants: dict[str, Callable[[int], Burst]] = {
-            "first": lambda n: burst(engine, pair[:1], n, max_tokens),
-            "second": lambda n: burst(engine, pair[1:], n, max_tokens),
-            "both": lambda n: burst(engine, pair, n, max_tokens),
+        for model in pair:
+            burst(engine, [model], 0, 1)  # loads it
+        rates = [burst(engine, [model], 1, 16).rate for model in pair]
+        lengths = [round(8 * max_tokens * rate / sum(rates)) for rate in rates]
+        contestants: dict[str, Callable[[int], list[Burst]]] = {
+            "first": lambda n: beside(engine, pair[:1], n, lengths[:1]),
+            "second": lambda n: beside(engine, pair[1:], n, lengths[1:]),
+            "both": lambda n: beside(engine, pair, n, lengths),
         }
         found = report.in_turn(contestants, rounds)
-    faster = max(found["first"], found["second"], key=lambda bursts: median(b.rate for b in bursts))
-    pairs = [(b.rate, f.rate) for b, f in zip(found["both"], faster, strict=True)]
+    faster = max(found["first"], found["second"], key=lambda rounds: median(only.rate for (only,) in rounds))
+    pairs = [(sum(b.rate for b in both), only.rate) for both, (only,) in zip(found["both"], faster, strict=True)]
     return _own(f"two models at once, {threads} threads in all: sum of rates over the faster alone", pairs, 1, "tok/s")
 
 

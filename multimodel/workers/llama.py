@@ -26,13 +26,11 @@ from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import Fitted, fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
+from .prefill import Chunks
 from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
 from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame, prompt_frame
 from .text import HALF, TextStream
 
-PIECE = 256  # prompt tokens a step evaluates while nobody decodes
-SHARED_PIECE = 32  # the same while somebody does: their next token waits for it
-SLOW_STEP = 0.5  # seconds; longer steps make the pieces smaller, so that a cancel is obeyed soon
 WORTH_COPYING = 16  # tokens; copying moves the whole cache of a sequence, and reading a few again is quicker
 DEFAULT_CONTEXT = 4096
 CACHE_SHARE = 0.25  # of the free memory, for the KV cache; it decides how many answers there are at once
@@ -140,7 +138,7 @@ class LlamaRuntime:
         self._context = Context(model, context_length, slots, threads, options)
         self._slots = [Slot(i) for i in range(slots)]
         self._clock = itertools.count(1)
-        self._piece = PIECE
+        self._chunks = Chunks()
         self.facts = Facts(
             context_length=context_length,
             device=device(),
@@ -200,10 +198,8 @@ class LlamaRuntime:
             self._follow(slot)
         shares = self._shares()
         self._evaluate(shares)
-        events = [event for slot, _ in shares if slot.answer for event in self._advance(slot.answer)]
-        if time.perf_counter() - began > SLOW_STEP:
-            self._piece = max(self._piece // 2, SHARED_PIECE // 2)
-        return events
+        self._chunks.took(sum(count for _, count in shares), time.perf_counter() - began)
+        return [event for slot, _ in shares if slot.answer for event in self._advance(slot.answer)]
 
     def drop(self, id: int) -> None:
         """See `protocol.Runtime`."""
@@ -326,8 +322,7 @@ class LlamaRuntime:
         """Who gets how many tokens of the next batch: decoders one each, then the prompts, shortest first."""
         answers = ((slot, slot.answer) for slot in self._slots if slot.answer and not slot.answer.waiting)
         busy = sorted(answers, key=lambda pair: len(pair[1].pending))
-        decoding = any(not answer.reading for _, answer in busy)
-        left = min(self._piece, SHARED_PIECE) if decoding else self._piece
+        left = self._chunks.size(shared=any(not answer.reading for _, answer in busy))
         shares = []
         for slot, answer in busy:
             count = min(len(answer.pending), left) if answer.reading else 1

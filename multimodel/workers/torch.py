@@ -19,6 +19,7 @@ from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize, Usag
 from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
 from .fit import Fitted, fit, left_out, measured, reserve
 from .logprobs import check_bias, logprob_frame
+from .prefill import Chunks
 from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
 from .protocol import Frame, Progress, Request, error_frame, prompt_frame
 from .text import TextStream
@@ -28,11 +29,7 @@ from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
 from .torch_vocabulary import exact, pieces
 
-PIECE = 256  # tokens of a prompt evaluated in one step, so that Stop waits for no more than that
-SHARED_PIECE = 32  # the same while others decode: their next token waits for it
-LEAST_PIECE = 8
 WORTH_WAITING = 8  # tokens that another answer is about to read; copying their keys and values costs less
-SLOW_STEP = 0.5  # seconds; a longer step halves the pieces
 KEPT_CACHES = 512 << 20  # bytes for the caches of finished answers, where a tenth of the free memory is not less
 TAIL = 8  # prompt tokens that decide how a decoder begins the answer
 
@@ -92,7 +89,7 @@ class TorchRuntime:
         self._store = PrefixStore(loaded.model.config, kept_caches)
         self._vocab_size = loaded.model.config.get_text_config(decoder=True).vocab_size
         self._answers: dict[int, Answer] = {}
-        self._piece = PIECE
+        self._chunks = Chunks()
         self._quick = quick(loaded.model, loaded.facts.context_length)
         takes = inspect.signature(loaded.model.forward).parameters
         self._cache_argument = cache_argument(loaded.model)
@@ -201,7 +198,7 @@ class TorchRuntime:
 
     def _shares(self, reading: Sequence[Answer], shared: bool) -> list[tuple[Answer, int]]:
         """Who reads how many tokens now, those with the fewest first; one at a time without the quick way."""
-        left = min(self._piece, SHARED_PIECE if shared else PIECE)
+        left = self._chunks.size(shared=shared)
         shares = []
         for answer in sorted(reading, key=lambda a: a.prompt - a.evaluated)[: None if self._quick else 1]:
             if count := min(answer.prompt - answer.evaluated, left):
@@ -213,8 +210,7 @@ class TorchRuntime:
         """Evaluate pieces of prompts; after the last one, choose the first token."""
         started = time.perf_counter()
         rows = self._evaluate([(a, a.tokens[a.evaluated : a.evaluated + count]) for a, count in shares])
-        if time.perf_counter() - started > SLOW_STEP:
-            self._piece = max(LEAST_PIECE, sum(count for _, count in shares) // 2)
+        self._chunks.took(sum(count for _, count in shares), time.perf_counter() - started)
         frames: list[Frame] = []
         for (answer, count), logits in zip(shares, rows, strict=True):
             answer.evaluated += count

@@ -174,7 +174,8 @@ def test_the_cache_that_was_idle_for_longest_goes_first(runtime: llama.LlamaRunt
         assert (done(run(runtime), id)["usage"]["reused_tokens"] > len(LONG)) is kept
 
 
-def test_a_long_prompt_does_not_hold_up_an_answer(runtime: llama.LlamaRuntime) -> None:
+def test_a_long_prompt_does_not_hold_up_an_answer(runtime: llama.LlamaRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multimodel.workers.prefill.STALL", 0.0)
     ask(runtime, 1, "hi", max_tokens=8)
     runtime.step()
     ask(runtime, 2, LONG * 5)
