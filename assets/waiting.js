@@ -15,12 +15,21 @@ function icon(op, name, title) {
   return made;
 }
 
-function row([id, prompt], index) {
+function clipped(files) {
+  const made = document.createElement("small");
+  made.textContent = files.length === 1 ? files[0] : `${files.length} files`;
+  made.title = files.join(", ");
+  return made;
+}
+
+function row([id, prompt, files], index) {
   const made = document.createElement("li");
   made.dataset.item = id;
   const text = document.createElement("span");
   text.textContent = text.title = prompt;
-  made.append(text, icon("open", "mm-i-edit", "Edit this prompt"));
+  made.append(text);
+  if (files.length) made.append(clipped(files));
+  made.append(icon("open", "mm-i-edit", "Edit this prompt"));
   const earlier = icon("earlier", "mm-i-up", "Send it earlier");
   earlier.disabled = index === 0;
   made.append(earlier, icon("remove", "mm-i-close", "Remove this prompt"));

@@ -259,18 +259,16 @@ class Board:
         Raises BadRequest where too many wait.
 
         `seen`: the revision that the person saw. What another page has asked since then stays, as another version.
-        `files`: what goes with it; a column that takes no pictures answers with why. Such a prompt cannot wait.
+        `files`: what goes with it, also while it waits; a column that takes no pictures answers with why.
         """
         with self._lock:
             if not prompt.strip():
                 return False
             self._settle()
             check(files)
-            if self._runs and files:
-                raise BadRequest("A prompt with files does not wait in line.", hint="Send it once all have answered.")
             if self._runs:
                 first = not self._queue
-                self._keep_queue(self._queue.add(prompt))
+                self._keep_queue(self._queue.add(prompt, files))
                 for run in self._runs.values() if first else ():
                     self._go_on_after(run)
             else:
@@ -331,7 +329,9 @@ class Board:
             return
         first = self._queue.waiting[0]
         self._keep_queue(self._queue.remove(first.id))
-        self._step((self._ask(lane, Question(first.prompt), lane.head) for lane in self._anew()), anew=True)
+        self._step(
+            (self._ask(lane, Question(first.prompt, first.files), lane.head) for lane in self._anew()), anew=True
+        )
 
     def _go_on_after(self, run: Run) -> None:
         """See to it that the queue goes on when this run has ended, whether a page is looking or not."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from .attachment import Attachment
 from .errors import BadRequest
 from .types import whole
 
 MOST = 50
 """Prompts that may wait in one conversation."""
+HEAVIEST = 64_000_000
+"""Bytes of their files altogether: until they are sent they take memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A prompt that waits. `id` tells it from the others of its queue."""
+    """A prompt that waits, with what goes along with it. `id` tells it from the others of its queue."""
 
     id: int
     prompt: str
+    files: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +34,15 @@ class Queue:
     def __bool__(self) -> bool:
         return bool(self.waiting)
 
-    def add(self, prompt: str) -> Queue:
+    def add(self, prompt: str, files: Sequence[Attachment] = ()) -> Queue:
         """One more at the end. Raises BadRequest where too many wait."""
         if len(self.waiting) >= MOST:
             raise BadRequest(f"{MOST} prompts wait already.", hint="Wait for answers, or remove some of them.")
+        waiting = [file for item in self.waiting for file in item.files]
+        if files and sum(len(file.body) for file in (*waiting, *files)) > HEAVIEST:
+            raise BadRequest("Too many large files wait already.", hint="Wait for answers, or remove some of them.")
         id = max((item.id for item in self.waiting), default=0) + 1
-        return self._with([*self.waiting, Waiting(id, whole(prompt))])
+        return self._with([*self.waiting, Waiting(id, whole(prompt), tuple(files))])
 
     def edit(self, id: int, prompt: str) -> Queue:
         """Another text in the place of one; an empty one removes it."""

@@ -98,7 +98,7 @@ def board_head(board: Board, columns: Sequence[Column]) -> dict[str, Any]:
         "chat": board.chat,
         "revision": board.revision,
         "undo": board.can_undo(),
-        "waiting": [[item.id, item.prompt] for item in board.queue.waiting],
+        "waiting": [[item.id, item.prompt, [file.name for file in item.files]] for item in board.queue.waiting],
         "paused": board.queue.paused,
         "problem": problem_text(board.problem()),
         "blind": board.blind,

@@ -100,10 +100,12 @@ def test_everything_by_keys(chat: Chat) -> None:
     assert chat.columns.count() == 2 and not sheet.is_visible()
 
 
-def test_prompts_that_wait_survive_a_reload_and_are_asked_in_order(chat: Chat) -> None:
+def test_prompts_that_wait_survive_a_reload_and_are_asked_in_order(chat: Chat, tmp_path: Path) -> None:
     page = chat.page
+    (tmp_path / "note.txt").write_text("alpha")
     chat.ask(ENDLESS)
     chat.growing(1)
+    page.locator('#mm-attach input[type="file"]').set_input_files(tmp_path / "note.txt")
     for prompt in ("second", "third", "fourth"):
         chat.prompt.fill(prompt)
         page.get_by_role("button", name="Queue").click()
@@ -118,6 +120,8 @@ def test_prompts_that_wait_survive_a_reload_and_are_asked_in_order(chat: Chat) -
     page.get_by_role("textbox", name="Edit the prompt that waits").fill("2nd")
     page.keyboard.press("Enter")
     chat.expect(rows.nth(0)).to_contain_text("2nd")
+    chat.expect(rows.locator("small")).to_have_text("note.txt")
+    chat.expect(page.locator(".mm-chip-file")).to_have_count(0)
     chat.open()
     chat.errors.clear()  # Gradio complains of what it was listening to
     chat.expect(rows).to_have_count(2)
@@ -127,6 +131,7 @@ def test_prompts_that_wait_survive_a_reload_and_are_asked_in_order(chat: Chat) -
     page.get_by_role("button", name="Send them now").click()
     chat.finished(3)
     assert chat.columns.nth(1).locator(".mm-prompt").all_inner_texts() == [ENDLESS, "2nd", "fourth"]
+    chat.expect(chat.columns.nth(1).locator(".mm-turn").nth(1).locator(".mm-file")).to_contain_text("note.txt")
     chat.expect(rows).to_have_count(0)
 
 

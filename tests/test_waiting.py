@@ -9,11 +9,12 @@ from threading import Event
 import pytest
 
 from multimodel import Engine, ModelId
+from multimodel.attachment import Attachment
 from multimodel.board import Board
 from multimodel.boards import Boards
 from multimodel.errors import BadRequest, ServerFailure
 from multimodel.settings import ChatSettings, Settings
-from multimodel.waiting import MOST, Queue
+from multimodel.waiting import HEAVIEST, MOST, Queue
 
 from .support import Fakes, Reply, eventually, fails, says, until
 
@@ -109,15 +110,19 @@ def test_what_waits_survives_the_end_of_the_app_and_then_waits_for_a_click(
     first = running(tmp_path, guide=until(Event(), "so far"))
     board = Boards(first).get(None)
     board.send("one")
-    board.send("two")
+    note = Attachment("note.txt", "text", 5, text="alpha")
+    board.send("two", files=[note])
     board.send("three")
     board.requeue(lambda queue: queue.move(2, -1))
     first.close()
+    running(tmp_path).close()  # the start takes away files that belong to nothing
     again = Boards(running(tmp_path)).get(board.id)
     assert waiting(again) == ["three", "two"] and again.queue.paused and not again.active()
+    assert [item.files for item in again.queue.waiting] == [(), (note,)]
     again.go_on()
     eventually(lambda: not again.active() and not again.queue)
     assert prompts(again)[0][-2:] == ["three", "two"]
+    assert [turn.files for turn in again.columns()[0].turns][-2:] == [(), (note,)]
     again.flush()
     assert not Boards(again._engine).get(board.id).queue
 
@@ -133,3 +138,7 @@ def test_it_can_be_edited_moved_and_removed() -> None:
         full = full.add("more")
     with pytest.raises(BadRequest, match="50 prompts wait already"):
         full.add("too many")
+    heavy = queue.add("with files", [Attachment("a.txt", "text", 1, text="a" * HEAVIEST)])
+    with pytest.raises(BadRequest, match="Too many large files wait already"):
+        heavy.add("one more", [Attachment("b.txt", "text", 1, text="b")])
+    assert heavy.add("without files").waiting[-1].files == ()

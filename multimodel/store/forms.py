@@ -68,7 +68,6 @@ BALLOT: TypeAdapter[Ballot] = TypeAdapter(Ballot)
 FAIR: TypeAdapter[FairLane] = TypeAdapter(FairLane)
 STATE: TypeAdapter[State] = TypeAdapter(State)
 OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
-WAITING: TypeAdapter[tuple[Waiting, ...]] = TypeAdapter(tuple[Waiting, ...])
 LOGPROBS: TypeAdapter[list[Logprob]] = TypeAdapter(list[Logprob])
 RESULTS: TypeAdapter[tuple[ToolResult, ...]] = TypeAdapter(tuple[ToolResult, ...])
 
@@ -199,6 +198,26 @@ class TurnForm(Form):
         files = tuple(file.attachment(bodies) for file in self.files)
         turn = Turn(self.prompt, said, self.id, self.parent, self.column, self.at, self.asked)
         return replace(turn, files=files, results=self.results)
+
+
+class WaitingForm(Form):
+    """A prompt that waits, without what its files hold."""
+
+    id: int
+    prompt: str
+    files: tuple[FileForm, ...] = ()
+
+    @classmethod
+    def of(cls, item: Waiting) -> WaitingForm:
+        """The form of one."""
+        return cls(id=item.id, prompt=item.prompt, files=tuple(map(FileForm.of, item.files)))
+
+    def waiting(self, bodies: Mapping[str, bytes]) -> Waiting:
+        """The prompt of this form. `bodies`: of its files, by hash. Raises ForeignFile for a wrong one."""
+        return Waiting(self.id, self.prompt, tuple(file.attachment(bodies) for file in self.files))
+
+
+WAITING: TypeAdapter[tuple[WaitingForm, ...]] = TypeAdapter(tuple[WaitingForm, ...])
 
 
 def complaint(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ from ..waiting import Queue
 from . import forms
 from .database import Database, transaction
 from .files import FILES, forms_of
-from .forms import BALLOT, FAIR, LOGPROBS, OPTIONS, RESULTS, STATE, WAITING, Ending
+from .forms import BALLOT, FAIR, LOGPROBS, OPTIONS, RESULTS, STATE, WAITING, Ending, WaitingForm
 from .shelf import Shelf
 from .writer import Writer, end, told
 
@@ -267,7 +267,9 @@ class Store:
     def waiting(self, id: str) -> Queue:
         """The prompts that wait in a conversation."""
         rows = self._rows("SELECT body FROM waiting WHERE conversation = ?", (id,))
-        return Queue(WAITING.validate_json(rows[0][0])) if rows else Queue()
+        items = WAITING.validate_json(rows[0][0]) if rows else ()
+        bodies = {file.hash: self.blob(file.hash) or b"" for item in items for file in item.files}
+        return Queue(tuple(item.waiting(bodies) for item in items))
 
     def _rows(self, sql: str, values: Iterable[object]) -> list[tuple]:  # type: ignore[type-arg]
         with self._writer.lock:
@@ -329,12 +331,17 @@ class Record:
 
     def waiting(self, queue: Queue) -> None:
         """The prompts that wait."""
-        id, body = self._id, WAITING.dump_json(queue.waiting).decode()
+        id, body = (
+            self._id,
+            WAITING.dump_json(tuple(map(WaitingForm.of, queue.waiting)), exclude_defaults=True).decode(),
+        )
 
         def change(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM waiting WHERE conversation = ?", (id,))
             if queue:
                 connection.execute("INSERT INTO waiting VALUES (?, ?)", (id, body))
+                files = [file for item in queue.waiting for file in item.files]
+                connection.executemany(KEEP, [(file.hash, file.body) for file in files])
 
         self._writer.add(change)
 
@@ -405,7 +412,8 @@ def _forget(connection: sqlite3.Connection, before: float) -> None:
         connection.execute(f"DELETE FROM {table} WHERE conversation IN ({old})", (before,))
     connection.execute(f"DELETE FROM conversations WHERE id IN ({old})", (before,))
     used = "SELECT json_extract(f.value, '$.hash') FROM turns t, json_each(t.files) f WHERE t.files != '[]'"
-    connection.execute(f"DELETE FROM blobs WHERE hash NOT IN ({used})")
+    wait = "SELECT json_extract(f.value, '$.hash') FROM waiting, json_each(body) w, json_each(w.value, '$.files') f"
+    connection.execute(f"DELETE FROM blobs WHERE hash NOT IN ({used} UNION {wait})")
 
 
 def _turn(
