@@ -4,26 +4,43 @@ models       ids, separated by commas; `model=ID`, once for each, where an id ho
 preset       the name of a preset; what else the link says comes on top of it
 q            a question; it is filled in, and asked only where `send=1` and asking takes nothing from anybody
 system       the shared system prompt
-temperature  and every other number of SamplingParams: one value, or one for each column
+temperature  and every other number of SamplingParams, dtype, kv_type, context_length: one value, or one for each column
+             ("int8,auto"), where an empty one is as usual
+stop         a stop sequence; once for each
+json_schema  JSON text; `tools` and `tool_choice` likewise
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl, urlencode
 
 from .board import Column
-from .conversation import MAX_COLUMNS, Options
-from .errors import MultimodelError
+from .conversation import LOADING, MAX_COLUMNS, Options
+from .errors import InvalidParameter, MultimodelError
 from .habits import Pane, Preset
-from .types import RANGES, ModelId, SamplingParams, whole
+from .types import RANGES, DType, KVType, LoadOptions, ModelId, whole
 
 LONGEST = 20_000  # characters of a question or system prompt in a link
 MOST = 200  # parts of a link
-NUMBERS = tuple(name for name in RANGES if name != "top_logprobs")
-WHOLE = frozenset({"max_tokens", "top_k", "seed"})
+STOPS = 16  # stop sequences of a link
+EACH = (*RANGES, *LOADING)
+"""The options that may be another in each column."""
+WHOLE = frozenset({"max_tokens", "top_k", "seed", "top_logprobs", "context_length"})
+CHOICES = {"dtype": get_args(DType), "kv_type": get_args(KVType)}
+USUAL = {name: getattr(LoadOptions(), name, None) for name in EACH}
+TEXTS = frozenset({"json_schema", "tools", "tool_choice"})
+WORDS = {
+    "stop": "stop sequences",
+    "json_schema": "the JSON schema",
+    "tools": "tools",
+    "tool_choice": "the choice of tools",
+    "grammar": "the grammar",
+    "logit_bias": "the bias of tokens",
+}
+"""What of SamplingParams a link may have to leave out, in a person's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +67,10 @@ def read(query: str, presets: Sequence[Preset], usual: Preset, model: Callable[[
     if "system" in said:
         shared = replace(preset.shared, system=_text(said["system"], "system prompt", problems))
         preset = preset.model_copy(update={"shared": shared})
-    for name in NUMBERS:
+    preset = _written(preset, pairs, problems)
+    for name in EACH:
         if said.get(name, ""):
-            preset = _numbered(preset, name, said[name], problems)
+            preset = _each(preset, name, said[name], problems)
     prompt = _text(said.get("q", ""), "question", problems)
     return Link(preset, prompt, said.get("send") == "1" and bool(prompt.strip()), tuple(problems))
 
@@ -86,10 +104,26 @@ def _text(text: str, what: str, problems: list[str]) -> str:
     return whole(text[:LONGEST])
 
 
-def _numbered(preset: Preset, name: str, text: str, problems: list[str]) -> Preset:
-    """The preset with one parameter: shared, or where several values are given each column's own."""
+def _written(preset: Preset, pairs: Sequence[tuple[str, str]], problems: list[str]) -> Preset:
+    """The preset with the stop sequences and the texts of the link."""
+    found: dict[str, Any] = {key: whole(text) for key, text in reversed(pairs) if key in TEXTS and text}
+    for name in [name for name, text in found.items() if len(text) > LONGEST]:
+        problems.append(f"The {name} of the link was left out. It is longer than {LONGEST:,} characters.")
+        del found[name]
+    if stop := tuple(whole(text[:200]) for key, text in pairs if key == "stop" and text)[:STOPS]:
+        found["stop"] = stop
     try:
-        values = [_number(name, part) for part in text[:200].split(",")[:MAX_COLUMNS]]
+        shared = replace(preset.shared, params=replace(preset.shared.params, **found))
+    except MultimodelError as error:
+        problems.append(f"{', '.join(found)} of the link: left out. {error} {error.hint}")
+        return preset
+    return preset.model_copy(update={"shared": shared})
+
+
+def _each(preset: Preset, name: str, text: str, problems: list[str]) -> Preset:
+    """The preset with one option: shared, or where several values are given each column's own."""
+    try:
+        values = [_value(name, part) for part in text[:200].split(",")[:MAX_COLUMNS]]
         if len(values) == 1:
             return preset.model_copy(update={"shared": _with(preset.shared, name, values[0])})
         own = [_with(pane.own or preset.shared, name, v) for pane, v in zip(preset.columns, values, strict=False)]
@@ -101,12 +135,21 @@ def _numbered(preset: Preset, name: str, text: str, problems: list[str]) -> Pres
     return preset.model_copy(update={"columns": (*panes, *preset.columns[len(panes) :])})
 
 
-def _number(name: str, text: str) -> float:
+def _value(name: str, text: str) -> Any:
+    """The value of a part of a link; an empty one is as usual."""
+    if not text:
+        return USUAL[name]
+    if name in CHOICES:
+        if text not in CHOICES[name]:
+            raise InvalidParameter(f"There is no {text[:40]!r}.", hint=f"Choose one of {', '.join(CHOICES[name])}.")
+        return text
     return int(text) if name in WHOLE else float(text)
 
 
-def _with(options: Options, name: str, value: float) -> Options:
-    return replace(options, params=options.params.merge(SamplingParams(**{name: value})))  # type: ignore[arg-type]
+def _with(options: Options, name: str, value: Any) -> Options:
+    if name in LOADING:
+        return replace(options, load=replace(options.load, **{name: value}))
+    return replace(options, params=replace(options.params, **{name: value}))
 
 
 def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple[str, tuple[str, ...]]:
@@ -114,12 +157,14 @@ def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple
     ids = [str(column.model) for column in columns]
     pairs = [("model", id) for id in ids] if any("," in id for id in ids) else [("models", ",".join(ids))]
     asked = [column.own or shared for column in columns]
-    for name in NUMBERS:
-        values: list[Any] = [getattr(options.params, name) for options in asked]
-        if len(set(values)) == 1 and values[0] is not None:
-            values = values[:1]
-        if None not in values:
-            pairs.append((name, ",".join(str(value).removesuffix(".0") for value in values)))
+    for name in EACH:
+        values = [getattr(options.load if name in LOADING else options.params, name) for options in asked]
+        if set(values) != {USUAL[name]}:
+            pairs.append((name, ",".join(map(_part, values[:1] if len(set(values)) == 1 else values))))
+    for name in sorted(TEXTS):
+        if text := _same(asked, name):
+            pairs.append((name, text))
+    pairs += [("stop", text) for text in _same(asked, "stop") or ()]
     if shared.system:
         pairs.append(("system", shared.system))
     if prompt.strip():
@@ -127,14 +172,24 @@ def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple
     return urlencode(pairs, safe=",:/"), _left_out(asked, shared)
 
 
+def _part(value: Any) -> str:
+    return "" if value is None else str(value).removesuffix(".0")
+
+
+def _same(asked: Sequence[Options], name: str) -> Any:
+    """What all columns are asked with, where that is the same and fits a link."""
+    first, *others = [getattr(options.params, name) for options in asked]
+    parts = first if name == "stop" else (first,)
+    fits = first and len(parts) <= STOPS and all(len(part) <= LONGEST for part in parts)
+    return first if fits and all(other == first for other in others) else None
+
+
 def _left_out(asked: Sequence[Options], shared: Options) -> tuple[str, ...]:
     words = []
     if any(options.system != shared.system for options in asked):
         words.append("system prompts of single columns")
-    for name in ("stop", "json_schema", "grammar", "logit_bias"):
-        if any(getattr(options.params, name) for options in asked):
-            words.append(name)
-    if any(options.load.changed() for options in asked):
-        words.append("how models are loaded")
-    mixed = [name for name in NUMBERS if None in (set_ := {getattr(o.params, name) for o in asked}) and len(set_) > 1]
-    return (*words, *mixed)
+    for name, word in WORDS.items():
+        known = name == "stop" or name in TEXTS
+        if any(getattr(options.params, name) for options in asked) and not (known and _same(asked, name)):
+            words.append(word)
+    return tuple(words)

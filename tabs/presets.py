@@ -8,13 +8,12 @@ import gradio as gr
 from gradio.components import Component
 
 from multimodel import blind, links
-from multimodel.board import Board
+from multimodel.board import Board, Options
 from multimodel.boards import Boards, arrange, preset_of
 from multimodel.engine import Engine
 from multimodel.errors import MultimodelError
 from multimodel.habits import Habits, Pane, Preset, built_in, made, to_json
 from multimodel.locate import GUIDE
-from multimodel.types import ModelId
 
 from .format import called
 from .scripted import QUICK_EACH, scripted
@@ -43,8 +42,11 @@ def _warmth(pane: Pane) -> str:
     return "" if temperature is None else f" at temperature {temperature:g}"
 
 
-def free_to_ask(model: ModelId, engine: Engine) -> bool:
-    """Whether a question to this model costs nothing and loads nothing but what ships with the app."""
+def free_to_ask(pane: Pane, shared: Options, engine: Engine) -> bool:
+    """Whether a question to this column costs nothing and loads nothing but what ships with the app."""
+    model, load = pane.model, (pane.own or shared).load
+    if load.changed():  # in another way than it is loaded already
+        return False
     local = model.backend in ("gguf", "transformers")
     return (
         model.backend == "echo"
@@ -136,7 +138,7 @@ class Presets:
         link = links.read(query, self.all(self.boards.owner(board.id)), self.boards.usual(board.id), model)
         begun = self.boards.begin(board.id, link.preset)
         said = list(link.problems)
-        if link.send and all(free_to_ask(pane.model, self.engine) for pane in link.preset.columns):
+        if link.send and all(free_to_ask(pane, link.preset.shared, self.engine) for pane in link.preset.columns):
             begun.send(link.prompt)
             return begun, "", said
         if link.prompt.strip():

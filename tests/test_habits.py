@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from multimodel.errors import BadRequest, ForeignFile, InvalidName
 from multimodel.habits import MOST, Habits, Pane, Preset, Prompt, built_in, from_json, made, to_json
 from multimodel.links import LONGEST, Link, read, write
 from multimodel.settings import ChatSettings, Settings
+from multimodel.types import LoadOptions
 from tabs.chat import typed_model
 from tabs.presets import Presets, free_to_ask
 
@@ -183,15 +185,24 @@ def test_a_link_says_models_settings_and_question(engine: Engine) -> None:
 
 def test_what_is_written_is_read_again(engine: Engine) -> None:
     comma = ModelId("gguf", "/models/a,b&c=d.gguf")
-    board = Board(engine, [comma, ANY], Options(SamplingParams(top_p=0.5, seed=3), "é & ü"))
+    shared = Options(
+        SamplingParams(top_p=0.5, seed=3, stop=("a,b", "\n"), json_schema='{"type": "object"}', tools="[]"),
+        "é & ü",
+        LoadOptions(context_length=512),
+    )
+    board = Board(engine, [comma, ANY], shared)
     query, left_out = write(board.columns(), board.shared, "a+b & 100 %")
     found = link(query, engine)
     assert [pane.model for pane in found.preset.columns] == [comma, ANY]
     assert found.preset.shared == board.shared
     assert (found.prompt, left_out) == ("a+b & 100 %", ())
-    arrange(board, PAIR)
+    own = Options(SamplingParams(temperature=0.5, tools="[1]"), "other", LoadOptions(dtype="int4", kv_type="q8_0"))
+    board.set_options(own, board.columns()[1].key)
     query, left_out = write(board.columns(), board.shared)
-    assert left_out == ("system prompts of single columns", "temperature", "seed")
+    assert left_out == ("system prompts of single columns", "stop sequences", "the JSON schema", "tools")
+    first, second = link(query, engine).preset.columns
+    assert second.own == Options(SamplingParams(temperature=0.5), shared.system, own.load)
+    assert first.own == replace(shared, params=SamplingParams(top_p=0.5, seed=3))
 
 
 @pytest.mark.parametrize(
@@ -204,6 +215,9 @@ def test_what_is_written_is_read_again(engine: Engine) -> None:
         ("models=echo:any&temperature=nan", "The temperature of the link was left out."),
         ("models=echo:any&temperature=3", "Choose a value from 0 to 2."),
         ("models=echo:any&max_tokens=" + "9" * 5000, "The max_tokens of the link was left out."),
+        ("models=echo:any&dtype=int5", "The dtype of the link was left out. There is no 'int5'. Choose one of auto, "),
+        ("models=echo:any&context_length=0", "The context_length of the link was left out. context_length is 0."),
+        ("models=echo:any&tools=" + "x" * (LONGEST + 1), "The tools of the link was left out. It is longer than"),
         ("models=echo:any&q=" + "x" * (LONGEST + 1), "longer than 20,000 characters and was cut"),
         ("models=" + ",".join(["echo:any"] * 5), "names 5 models; these are the first 4"),
     ],
@@ -228,6 +242,7 @@ def test_a_link_of_nothing_shows_a_usual_new_chat(engine: Engine, query: str) ->
     [
         ("echo:any,echo:slow", True),
         ("gguf:guide", True),
+        ("gguf:guide&context_length=4096", False),
         ("openai:gpt-5.4-mini", False),
         ("echo:any,gguf:Qwen/Qwen3-0.6B-GGUF:Q8_0", False),
         ("transformers:/some/folder", False),
@@ -235,7 +250,7 @@ def test_a_link_of_nothing_shows_a_usual_new_chat(engine: Engine, query: str) ->
 )
 def test_a_link_asks_by_itself_only_where_it_takes_nothing(engine: Engine, models: str, asked: bool) -> None:
     found = link(f"models={models}", engine)
-    assert all(free_to_ask(pane.model, engine) for pane in found.preset.columns) is asked
+    assert all(free_to_ask(pane, found.preset.shared, engine) for pane in found.preset.columns) is asked
 
 
 def test_a_link_opens_a_new_chat_and_leaves_the_one_at_hand(engine: Engine) -> None:
