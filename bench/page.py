@@ -216,9 +216,13 @@ def long_scene(columns: int, messages: int, tokens: int) -> Scene:
 
 
 def cost_at(scene: Scene, share: float) -> float:
-    """Milliseconds of the main thread an update around this share of the answer's tokens, 15 % of them wide."""
+    """Milliseconds of the main thread an update around this share of the answer's tokens, 15 % of them wide.
+
+    Not of the last stretches: there the answers end, and all of each is put in its place.
+    """
     most = max(stretch.tokens for stretch in scene.stretches)
-    near = [s for s in scene.stretches if s.updates and abs(s.tokens - share * most) <= 0.075 * most]
+    going = [s for s in scene.stretches if s.tokens < 0.99 * most]
+    near = [s for s in going if s.updates and abs(s.tokens - share * most) <= 0.075 * most]
     return 1000 * sum(s.browser for s in near) / max(1, sum(s.updates for s in near))
 
 

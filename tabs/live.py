@@ -28,6 +28,9 @@ PATH = "/chat/live"
 KEEP_ALIVE = 1.0
 """Seconds after which there is a line even when nothing is new: the page knows by it that the stream is alive."""
 LARGEST = 4096  # bytes of a request
+LONG = (
+    4000  # characters of an answer whose end is shown before all of it is put in its place, which takes the page longer
+)
 
 
 class Follower:
@@ -40,6 +43,7 @@ class Follower:
         self._running = set(running)
         self._lives: dict[str, Live] = {}
         self._head: dict[str, Any] = {}  # what was told beside the columns
+        self.behind = False  # whether an answer has ended and only the rest of its text was told
 
     @property
     def over(self) -> bool:
@@ -56,7 +60,8 @@ class Follower:
         if self._outdated:
             return None
         told = {column.key: self._column(column) for column in columns}
-        self._running = {column.key for column in columns if column.live}
+        self._running = set(self._lives)
+        self.behind = any(column.key in self._running and not column.live for column in columns)
         news: dict[str, Any] = {"columns": changed} if (changed := {k: n for k, n in told.items() if n}) else {}
         head = board_head(self._board, columns)
         if (head := head | {"running": max(1, head["running"])}) != self._head:  # `end` is what ends it
@@ -67,11 +72,18 @@ class Follower:
         if column.live:
             return self._lives.setdefault(column.key, Live()).news(column)
         if column.key in self._running and column.turns:
-            if live := self._lives.pop(column.key, None):
-                live.finish(column.turns[-1].answer.text)
-            turn = column_turn(self._board, column, column.turns[-1])
-            return {"at": len(column.turns) - 1, "turn": turn, **column_head(self._board, column)}
+            answer, live = column.turns[-1].answer, self._lives.get(column.key)
+            if live and len(answer.text) > LONG and (rest := live.rest(answer.text)):
+                return rest
+            return self._ended(column, live)
         return {}
+
+    def _ended(self, column: Column, live: Live | None) -> dict[str, Any]:
+        if live:
+            live.finish(column.turns[-1].answer.text)
+            del self._lives[column.key]
+        turn = column_turn(self._board, column, column.turns[-1])
+        return {"at": len(column.turns) - 1, "turn": turn, **column_head(self._board, column)}
 
     def view(self) -> dict[str, Any]:
         """The whole board; takes a while where it is long."""
@@ -110,7 +122,7 @@ async def follow(
             if page.over:
                 break
             await _pause(board, spoken, changed, 1 / per_second)
-            await _wait(changed, KEEP_ALIVE)
+            await _wait(changed, 0 if page.behind else KEEP_ALIVE)
     finally:
         unwatch()
     await asyncio.to_thread(board.flush)  # what is over is written down, or the page says that it is not

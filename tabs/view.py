@@ -57,6 +57,14 @@ class Live:
         self._told = parts
         return news | self._new_blocks() | self._new_thoughts(answer.reasoning)
 
+    def rest(self, text: str) -> dict[str, Any]:
+        """What the page does not yet show of the text, with which the answer has ended; {} where it shows all."""
+        self._stream.update(text)
+        if self._stream.tail == self._told.get("tail") and len(self._stream.blocks) == self._count:
+            return {}
+        self._told["tail"] = self._stream.tail
+        return {"tail": self._stream.tail} | self._new_blocks()
+
     def finish(self, text: str) -> None:
         """The answer has ended with this text."""
         self._stream.finish(text)

@@ -179,6 +179,22 @@ def test_finished_blocks_are_sent_once(engine: Engine) -> None:
     assert max(map(len, tails)) < 100
 
 
+@pytest.mark.parametrize(("words", "first"), [(1000, True), (10, False)])
+def test_the_end_of_a_long_answer_is_shown_before_all_of_it_is_put_in_its_place(
+    engine: Engine, words: int, first: bool
+) -> None:
+    text = "\n\n".join(f"Paragraph {number}." for number in range(words))
+    say(engine, text[: len(text) // 2], text, pause=0.05)
+    board = Board(engine, [ANY])
+    board.send("hello")
+    page, shown = Page(), []
+    for line in lines_of(board, per_second=4):  # the end comes while the page is not to be told yet
+        shown.append(page.take(line).text())
+    assert (render(text) in shown) is first
+    assert f'<div class="mm-md">{render(text)}</div>' in page.view["columns"][0]["turns"][0]
+    assert not page.view["running"]
+
+
 def test_a_page_opened_in_the_middle_is_shown_the_same(engine: Engine) -> None:
     texts = [" ".join(["word"] * count) + "\n\nEnd" for count in range(1, 40)]
     say(engine, *texts, reasoning="thinking")
