@@ -48,7 +48,7 @@ from .errors import (
     WorkerCrashed,
 )
 from .finetune.types import Prediction, TrainConfig, TrainUpdate
-from .memory import MemoryPlan
+from .memory import MemoryPlan, Training
 from .settings import Settings
 from .types import (
     Capabilities,
@@ -66,7 +66,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from .memory import estimate as estimate
+    from .sheet import estimate as estimate
 
 __all__ = [
     "AuthenticationFailure",
@@ -115,6 +115,7 @@ __all__ = [
     "TimedOut",
     "TrainConfig",
     "TrainUpdate",
+    "Training",
     "TrainingError",
     "Unexpected",
     "Usage",
@@ -125,7 +126,7 @@ __all__ = [
 ]
 
 
-LATER = {"Predictor": ".finetune.predict", "estimate": ".memory"}  # where they are; importing them takes a moment
+LATER = {"Predictor": ".finetune.predict", "estimate": ".sheet"}  # where they are; importing them takes a moment
 
 
 def __getattr__(name: str) -> Any:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
-from .errors import GatedModel, LoadError
+from .errors import DownloadFailed, GatedModel, LoadError
+from .hardware import Device
 from .hub import Listing, RemoteFile, access, config, model
 from .hub import Repository as HubRepository
-from .memory import MemoryPlan, Request, Target
+from .locate import pick_gguf
+from .memory import MemoryPlan, Request, Target, Training
 from .memory.config_shape import is_encoder
+from .memory.estimator import default_estimator
 from .memory.torch_plan import TorchModel
 from .quants import Quant
 from .ratings import Rating, ratings
 from .settings import Settings
+from .settings import settings as own_settings
 from .shipped import Known, catalogue
-from .types import ModelId
+from .types import KVType, ModelId
 from .verdict import Basis, Sketch, basis_from, basis_of, recommended, request_for, sketches, stored
 
 SAFETENSORS = "safetensors"
@@ -149,3 +154,63 @@ def _quantised(listing: Listing, known: Known | None) -> str:
 def fits_on(sheet: Sheet, request: Request, target: Target) -> dict[str, str]:
     """The level of every offer on a machine."""
     return {offer.label: offer.plan(request).level(target) for offer in sheet.offers}
+
+
+def estimate(
+    model: str | Path | ModelId,
+    *,
+    context_length: int = 4096,
+    sequences: int = 1,
+    kv_type: KVType = "f16",
+    flash_attention: bool = True,
+    batch_tokens: int = 512,
+    device: str | Device | Target | tuple[str, int] = "auto",
+    training: Training | None = None,
+    dtype: str = "auto",
+) -> MemoryPlan:
+    """What a model takes of memory, before it is loaded or even downloaded. Raises LoadError, ConfigError.
+
+    `model`: an id such as gguf:OWNER/REPO:Q4_K_M, a repository, a GGUF file or a folder. `context_length`: tokens of
+    each of `sequences` conversations. `device`: "auto" for the best one here, "cpu", a `hardware.Device`, or the name
+    and bytes of another machine. Plans of GGUF models are llama.cpp's own accounting where that can be asked. Where
+    the Hub cannot, a model of the shipped catalogue has a plan by formula, and its notes say so.
+    """
+    estimator = default_estimator()
+    request = Request(
+        context_length=context_length,
+        sequences=sequences,
+        kv_type=kv_type,
+        flash_attention=flash_attention,
+        batch_tokens=batch_tokens,
+        target=estimator.target(device),
+        dtype=dtype,
+        training=training,
+    )
+    request.check()
+    try:
+        return estimator.plan(model, request)
+    except DownloadFailed as error:
+        known = shipped_offer(str(model), own_settings())
+        if not known:
+            raise
+        offer, day = known
+        plan = estimator.plan(offer.subject, request, exact=False)
+        note = f"By the catalogue that ships with the app, of {day:%d %B %Y}: {error}"
+        return replace(plan, notes=(*plan.notes, note))
+
+
+def shipped_offer(model: str, settings: Settings) -> tuple[Offer, date] | None:
+    """What the shipped catalogue knows of an id or a repository, and its day; None where it does not know it."""
+    backend, colon, rest = model.partition(":")
+    own = not colon or backend not in ("gguf", "transformers")
+    name, _, wanted = (model if own else rest).partition(":")
+    found = shipped_sheet(name, settings)
+    if not found or not found.as_of:
+        return None
+    offers = {offer.label: offer for offer in found.offers}
+    if SAFETENSORS in offers and not wanted and (own or backend == "transformers"):
+        return offers[SAFETENSORS], found.as_of
+    files = {quant.files[0]: offers[quant.label] for quant in found.listing.quants if quant.label in offers}
+    if backend == "transformers" or not files:
+        return None
+    return files[pick_gguf(files, wanted, name)[0]], found.as_of

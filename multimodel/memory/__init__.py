@@ -8,13 +8,12 @@ from .target import Target, target_of
 
 if TYPE_CHECKING:
     from .estimator import Estimator as Estimator
-    from .estimator import estimate as estimate
 
 __all__ = ["Help", "MemoryPlan", "Provenance", "Request", "Target", "Term", "Training", "Verdict", "target_of"]
 
 
 def __getattr__(name: str) -> Any:
     """What reads headers comes with the Hub's library, so it is imported only where it is used."""
-    if name in ("Estimator", "estimate"):
+    if name == "Estimator":
         return getattr(import_module(".estimator", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock, Thread
 
+from ..errors import InvalidParameter
 from ..hardware import Device, gpu_possible, probe, without_gpu
 from ..settings import Settings
 from ..settings import settings as own_settings
@@ -20,12 +21,13 @@ from .calibration import Calibration
 from .context import request_of, settings_of, slots
 from .engine import SECONDS, Account, Accountant
 from .gguf_plan import GgufModel
-from .plan import KVType, MemoryPlan, Request, Training
+from .plan import MemoryPlan, Request
 from .subject import Subject, on_disk, subject
 from .target import Target, target_of
 
 KEPT = 64  # models whose headers are remembered
 ACCOUNTS = 4096  # answers of llama.cpp that are
+KINDS = ("auto", "cpu", "cuda", "mps")
 
 AnyDevice = Device | Target | tuple[str, int]
 
@@ -102,9 +104,12 @@ class Estimator:
         return self.plan(found, request)
 
     def target(self, device: str | AnyDevice) -> Target:
-        """What "auto", "cpu", a device or the (name, bytes) of another machine stands for."""
+        """What "auto", "cpu", a device or the (name, bytes) of another machine stands for. Raises InvalidParameter."""
         if not isinstance(device, str):
             return target_of(device)
+        if device not in KINDS:
+            hint = f"Give {', '.join(KINDS)}, or the name and the bytes of another machine."
+            raise InvalidParameter(f"{device!r} is no device.", hint=hint)
         best = self._device()
         return target_of(best if device in ("auto", best.kind) else without_gpu().best)
 
@@ -170,39 +175,7 @@ def this_device() -> Device:
 
 @lru_cache(maxsize=1)
 def default_estimator() -> Estimator:
-    """The one that `estimate` asks; its process ends with this one."""
+    """The one that `multimodel.estimate` asks; its process ends with this one."""
     found = Estimator(own_settings())
     atexit.register(found.close)
     return found
-
-
-def estimate(
-    model: str | Path | ModelId,
-    *,
-    context_length: int = 4096,
-    sequences: int = 1,
-    kv_type: KVType = "f16",
-    flash_attention: bool = True,
-    batch_tokens: int = 512,
-    device: str | AnyDevice = "auto",
-    training: Training | None = None,
-    dtype: str = "auto",
-) -> MemoryPlan:
-    """What a model takes of memory, before it is loaded or even downloaded. Raises LoadError, ConfigError.
-
-    `model`: an id such as gguf:OWNER/REPO:Q4_K_M, a repository, a GGUF file or a folder. `context_length`: tokens of
-    each of `sequences` conversations. `device`: "auto" for the best one here, "cpu", a `hardware.Device`, or the name
-    and bytes of another machine. Plans of GGUF models are llama.cpp's own accounting where that can be asked.
-    """
-    estimator = default_estimator()
-    request = Request(
-        context_length=context_length,
-        sequences=sequences,
-        kv_type=kv_type,
-        flash_attention=flash_attention,
-        batch_tokens=batch_tokens,
-        target=estimator.target(device),
-        dtype=dtype,
-        training=training,
-    )
-    return estimator.plan(model, request)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from ..errors import InvalidParameter
 from ..hardware import Device
 from ..types import KVType as KVType  # of the requests below
 from .target import HERE, Target, target_of
@@ -19,6 +20,8 @@ TermName = Literal[
 Level = Literal["fits", "tight", "no"]
 HelpKind = Literal["context_length", "sequences", "kv_type", "dtype", "quantization", "training", "free"]
 
+MOST = 1 << 24  # tokens, or anything else that is counted: no model reads as much
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 PADDING = 256  # tokens: llama.cpp rounds a sequence up to a multiple of this, so that no length between saves anything
 HEAD_ROOM = 0.9  # of the free memory; above, a verdict is "tight"
 ACCURACY = 0.02  # of a total: what an estimate may be off by, and so what must be free beside it
@@ -51,6 +54,19 @@ class Request:
     target: Target = HERE
     dtype: str = "auto"  # transformers only: "float32", "bfloat16" or "float16"
     training: Training | None = None
+
+    def check(self) -> None:
+        """Raises InvalidParameter where something is asked for that cannot be."""
+        counts = {name: getattr(self, name) for name in ("context_length", "sequences", "batch_tokens")}
+        if how := self.training:
+            counts |= {name: getattr(how, name) for name in ("batch_size", "sequence_length", "rank")}
+        for name, value in counts.items():
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+                raise InvalidParameter(f"{name} is {value!r}.", hint=f"Give a whole number from 1 to {MOST:,}.")
+        choices = {"kv_type": (self.kv_type, get_args(KVType)), "dtype": (self.dtype, DTYPES)}
+        for name, (chosen, known) in choices.items():
+            if chosen not in known:
+                raise InvalidParameter(f"{name} is {chosen!r}.", hint=f"Give one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True, slots=True)
