@@ -110,8 +110,10 @@ function markRow() {
 
 async function open(name, keep) {
   const mine = ++opened;
-  show("search");
-  root.classList.add("mx-open");
+  if (!keep) {
+    show("search");
+    root.classList.add("mx-open");
+  }
   current = { name, label: "" };
   markRow();
   if (!keep) {

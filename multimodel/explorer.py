@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
+from threading import Thread
 
 from .hub import Listing, Query, search
 from .hub.listing import PER_PAGE
@@ -47,6 +48,7 @@ def browse(query: Query, sort: str, target: Target, settings: Settings, cursor: 
     """
     if sort == ARENA:
         return _by_rating(query, target, settings, cursor)
+    Thread(target=judged, args=((), target, settings), daemon=True).start()  # reads its tables while the Hub thinks
     page = search(query, settings, cursor)
     return Results(judged(page.rows, target, settings), page.cursor)
 
@@ -62,7 +64,7 @@ def offline(query: Query, target: Target, settings: Settings) -> Results:
 
 def judged(rows: Iterable[Listing], target: Target, settings: Settings) -> tuple[Result, ...]:
     """Repositories with what is said of them, for a machine; without any request."""
-    rated = ratings(settings)
+    rated, _ = ratings(settings), catalogue(settings)
     return tuple(Result(row, fit(row, target, settings), rated.of(row.name, row.base)) for row in rows)
 
 

@@ -109,8 +109,8 @@ def shipped_sheet(name: str, settings: Settings) -> Sheet | None:
     known = shelf.find(name)
     if not known:
         return None
-    own = replace(known.listing, quants=()) if name.lower() != known.gguf.lower() else known.listing
-    listing = replace(own, name=known.gguf if own.quants else own.name)
+    quantised = name.lower() == known.gguf.lower()  # a repository of its own, without the original weights
+    listing = replace(known.listing, name=known.gguf, stored=()) if quantised else replace(known.listing, quants=())
     basis = basis_of(listing, settings)
     rating = ratings(settings).of(known.listing.name)
     return Sheet(listing, _offers(listing, basis), basis, None, None, rating, _quantised(listing, known), shelf.as_of)

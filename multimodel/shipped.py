@@ -1,7 +1,7 @@
 """The catalogue that ships with the app: well-known models with their shapes, so that the Explorer works offline.
 
 The facts are in assets/catalogue.json, with the day they were taken and where each kind comes from. Sizes of
-quantisations are computed here, not read.
+quantisations are not among them: `verdict` computes these.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .hub import Listing
-from .quants import Quant, size_of
+from .quants import Quant
 from .settings import Settings
 
 FILE = "catalogue.json"
@@ -75,7 +75,7 @@ def _known(row: dict[str, Any]) -> Known:
         parameters=row["parameters"],
         stored=_stored(config["model_type"], row["parameters"]),
         context_length=config.get("max_position_embeddings") or config.get("n_positions"),
-        quants=tuple(_quant(label, row["parameters"], config, gguf) for label in row.get("quants", ())),
+        quants=tuple(_quant(label, gguf) for label in row.get("quants", ())),
     )
     return Known(listing, config, gguf, row["shape_from"], row.get("active_billions"))
 
@@ -87,13 +87,5 @@ def _stored(kind: str, parameters: int) -> tuple[tuple[str, int], ...]:
     return (("F32" if kind in FULL else "BF16", parameters),)
 
 
-def _quant(label: str, parameters: int, config: dict[str, Any], repository: str) -> Quant:
-    file = f"{repository.rpartition('/')[2].removesuffix('-GGUF')}-{label}.gguf"
-    return Quant(label, (file,), quant_bytes(label, parameters, config))
-
-
-def quant_bytes(label: str, parameters: int, config: dict[str, Any]) -> int | None:
-    """Computed bytes of a model in a quantisation."""
-    width = config.get("hidden_size") or config.get("n_embd") or config.get("dim") or 256
-    tied = config.get("tie_word_embeddings", config["model_type"].startswith("gemma"))
-    return size_of(label, parameters, config.get("vocab_size", 0) * width, tied=bool(tied), width=width)
+def _quant(label: str, repository: str) -> Quant:
+    return Quant(label, (f"{repository.rpartition('/')[2].removesuffix('-GGUF')}-{label}.gguf",))

@@ -53,6 +53,7 @@ class Fit:
     needed: int = 0
     available: int = 0
     assumed: bool = False  # its shape is that of a similar model
+    computed: bool = False  # the bytes of its weights are computed: a list does not tell the sizes of files
 
     @property
     def runs(self) -> bool:
@@ -104,7 +105,8 @@ def fit(listing: Listing, target: Target, settings: Settings) -> Fit:
         fits = _fit_torch(TorchModel(listing.name, basis.config, weights, exact=False).plan(request), target)
     else:
         return Fit("unknown", available=target.usable)
-    return replace(fits, assumed=not basis.known)
+    computed = any(quant.size is None for quant in listing.quants)
+    return replace(fits, assumed=not basis.known, computed=computed)
 
 
 def request_for(target: Target, **changes: Any) -> Request:

@@ -61,7 +61,7 @@ def fit_detail(fit: Fit) -> str:
     >>> fit_detail(Fit("fits", "Q4_K_M", 4096, 5_890_000_000, 15_000_000_000))
     'Q4_K_M at 4k, 5.9 GB'
     """
-    about = "~" if fit.assumed else ""
+    about = "~" if fit.assumed or fit.computed else ""
     return f"{fit.quant} at {tokens(fit.context_length)}, {about}{size(fit.needed)}".lstrip()
 
 
@@ -110,7 +110,7 @@ def facts(row: Listing, today: date) -> list[tuple[str, str]]:
     if row.private:
         known.append(("private", "Only with a token that may read it"))
     if row.licence:
-        known.append((row.licence, "Licence"))
+        known.append((row.licence, f"Licence: {row.licence}"))
     return known
 
 

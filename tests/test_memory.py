@@ -12,7 +12,7 @@ import pytest
 
 import multimodel
 from bench.shapes import MODELS
-from multimodel.errors import InvalidModelId, ModelNotFound
+from multimodel.errors import DownloadFailed, InvalidModelId, InvalidParameter, ModelNotFound
 from multimodel.hardware import Device
 from multimodel.memory import Estimator, MemoryPlan, Request, Term, estimator, target_of
 from multimodel.memory.calibration import FILE, Calibration
@@ -283,6 +283,49 @@ def test_estimate_of_a_folder() -> None:
     assert found.weights == multimodel.estimate("transformers:guide", dtype="bfloat16").weights
     training = multimodel.estimate(GUIDE_FOLDER, training=multimodel.memory.Training(batch_size=2))
     assert training.size("optimizer") == 2 * training.weights
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "name"),
+    [
+        ("Qwen/Qwen3-8B", "transformers", "Qwen/Qwen3-8B"),
+        ("gguf:Qwen/Qwen3-8B-GGUF:Q8_0", "llama.cpp", "Qwen/Qwen3-8B-GGUF:Q8_0"),
+        ("Qwen/Qwen3-8B-GGUF", "llama.cpp", "Qwen/Qwen3-8B-GGUF:Q4_K_M"),
+    ],
+)
+def test_a_well_known_model_has_a_plan_without_the_hub(model: str, engine: str, name: str) -> None:
+    found = multimodel.estimate(model, context_length=8192, device=("RTX 4090", 24 * GIB))
+    assert (found.engine, found.model) == (engine, name)
+    assert found.provenance["weights"] in ("formula", "assumed") and found.provenance["kv_cache"] == "formula"
+    assert found.notes[-1].startswith("By the catalogue that ships with the app, of ")
+    assert found.fit(("RTX 4090", 24 * GIB)).level == "fits" and found.longest_context(("PC", 512 * GIB)) == 40_960
+
+
+def test_what_the_catalogue_does_not_know_is_said() -> None:
+    with pytest.raises(DownloadFailed, match="switched off"):
+        multimodel.estimate("o/r")
+    with pytest.raises(ModelNotFound, match="has no Q9_X"):
+        multimodel.estimate("Qwen/Qwen3-8B-GGUF:Q9_X")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"context_length": 0}, "context_length is 0"),
+        ({"context_length": "many"}, "context_length is 'many'"),
+        ({"sequences": -1}, "sequences is -1"),
+        ({"batch_tokens": 2.5}, "batch_tokens is 2.5"),
+        ({"context_length": 1 << 60}, "context_length is 115"),
+        ({"kv_type": "q9"}, "kv_type is 'q9'"),
+        ({"dtype": "f8"}, "dtype is 'f8'"),
+        ({"device": "tpu"}, "'tpu' is no device"),
+        ({"training": multimodel.Training(batch_size=0)}, "batch_size is 0"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_sentence(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidParameter, match=says) as caught:
+        multimodel.estimate("gguf:guide", **asked)
+    assert caught.value.hint.startswith("Give ")
 
 
 @needs("llama_cpp")

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from multimodel.memory.config_shape import shape_of_config
+from multimodel.quants import Quant
 from multimodel.settings import Settings
-from multimodel.shipped import Known, catalogue, quant_bytes
+from multimodel.shipped import Known, catalogue
+from multimodel.verdict import basis_of, sketches
 
 from .support import DATA, needs_data
 
@@ -54,6 +56,12 @@ FILES = {  # bytes of files that are on the Hub
 }
 
 
+def computed(known: Known, label: str) -> int:
+    basis = basis_of(known.listing, Settings())
+    assert basis
+    return sketches(known.listing.name, [Quant(label, ("m.gguf",))], basis)[label].size
+
+
 def test_there_are_many_and_they_are_dated() -> None:
     assert len(MODELS) >= 60
     assert catalogue(Settings()).as_of >= date(2026, 11, 1)
@@ -67,7 +75,7 @@ def test_the_parameters_are_those_of_the_shape(known: Known) -> None:
     assert known.listing.context_length and known.listing.licence and known.listing.created
     shape = shape_of_config(known.config)
     assert len(shape.layers) > 5 and shape.vocabulary > 20_000 and shape.embedding > 500
-    assert all(quant.size for quant in known.listing.quants)
+    assert all(computed(known, quant.label) for quant in known.listing.quants)
     assert bool(known.gguf) == bool(known.listing.quants)
 
 
@@ -90,8 +98,7 @@ def test_the_shape_is_that_of_the_real_configuration(name: str) -> None:
 def test_computed_sizes_are_near_those_of_the_files(name: str, label: str) -> None:
     known = catalogue(Settings()).find(name)
     assert known
-    computed = quant_bytes(label, known.listing.parameters or 0, known.config)
-    assert computed == pytest.approx(FILES[name, label], rel=0.025)
+    assert computed(known, label) == pytest.approx(FILES[name, label], rel=0.025)
 
 
 def test_a_model_is_found_by_its_own_and_its_quantised_name() -> None:
