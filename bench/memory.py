@@ -43,6 +43,7 @@ CACHES = tuple((kind, flash) for kind in CACHE_TYPES for flash in (False, True) 
 FEW = tuple((kind, flash) for kind, flash in CACHES if kind in ("f16", "q8_0"))
 CARDS = tuple(gib << 30 for gib in (4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 192, 256, 512, 1024))
 PATIENCE = 900.0  # seconds for one process
+AGAIN = 3  # times; with checkpointing a peak differs by a tenth from run to run
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,8 @@ def trainings(wanted: Sequence[Lesson]) -> Iterator[tuple[str, ...]]:
     """A row for each. accelerate's figure for Adam is four times the weights."""
     for lesson in wanted:
         how = lesson.how
-        truth = resident("train", json.dumps(lesson.config), how.batch_size, how.sequence_length, how.checkpointing)
+        asked = ("train", json.dumps(lesson.config), how.batch_size, how.sequence_length, how.checkpointing)
+        truth = int(median(resident(*asked) for _ in range(AGAIN if how.checkpointing else 1)))
         plan = trained(lesson.config).plan(Request(training=how))
         name = f"{lesson.name}: batch {how.batch_size} × {how.sequence_length}" + ", checkpointing" * how.checkpointing
         simple = 4 * plan.weights
@@ -445,6 +447,8 @@ def measure(extent: Extent, rounds: int) -> Report:
             "that llama.cpp refuses, or that end its process, have no truth; some are longer than the shape was "
             "trained for.",
             f"“Fits” is asked for {len(CARDS)} sizes of memory from 4 GiB to 1 TiB.",
+            f"Training with checkpointing: the median of {AGAIN} runs, which differ by up to a tenth: the allocator "
+            "keeps more or less of what was freed.",
             "transformers: the rules of others say nothing of the libraries, which are most of a small model's memory.",
         ),
         ("llama-cpp-python", "torch", "transformers"),

@@ -125,21 +125,20 @@ class Explorer:
         found, place = self._sheet(_name(asked)), self._target(asked)
         offer = _offer(found, asked)
         request = request_of(asked, place, found)
-        plan, note = self._by_formula(offer, request), ""
+        plans, note = {other.label: self._by_formula(other, request) for other in found.offers}, ""
         possible = found.repository is not None and not found.refusal
         if asked.get("exact") and possible:
             try:
-                plan = self._exact(offer, request)
+                plans[offer.label] = self._exact(offer, request)
             except LoadError as error:
                 note = f"This is an estimate: the headers could not be read. {error}"
-        pending = possible and not asked.get("exact")
+        plan, pending = plans[offer.label], possible and not asked.get("exact")
         verdict, longest = plan.fit(place), plan.longest_context(place)
-        totals = {other.label: size(other.plan(request).total) for other in found.offers}
         return {
             "answer": answer_html(plan, verdict, place),
             "html": plan_html(plan, verdict, longest, pending=pending, note=note),
-            "totals": {**totals, offer.label: size(plan.total)},
-            "levels": fits_on(found, request, place),
+            "totals": {label: size(other.total) for label, other in plans.items()},
+            "levels": {label: other.level(place) for label, other in plans.items()},
         }
 
     @answering
@@ -238,10 +237,11 @@ class Explorer:
         return found
 
     def _by_formula(self, offer: Offer, request: Request) -> MemoryPlan:
-        """At once: from the headers where they have been read, else from what is known without them."""
+        """At once: from the headers where they have been read, else from what is known without them; corrected by what
+        was loaded here, as everywhere."""
         with self._lock:
             subject = self._subjects.get(str(offer.id))
-        return self.engine.estimator.plan(subject, request, exact=False) if subject else offer.plan(request)
+        return self.engine.estimator.plan(subject or offer.subject, request, exact=False)
 
     def _exact(self, offer: Offer, request: Request) -> MemoryPlan:
         """The headers are fetched, llama.cpp is asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 
 from multimodel.engine import Engine
 from multimodel.errors import MultimodelError
+from multimodel.memory import target_of
 from multimodel.settings import ModelSettings, Settings
+from multimodel.sheet import Offer, sheet
+from multimodel.verdict import request_for
 from tabs.explorer import Explorer, query_of
 
 from .hub import FakeHub, Repo
@@ -127,6 +131,26 @@ def test_the_plan_follows_the_knobs(explorer: Explorer) -> None:
     assert "Fits" in text(short["answer"]) and "formula" in text(short["html"])
     totals = [float(answer["totals"]["Q4_K_M"].split()[0]) for answer in (short, packed, long)]
     assert totals == sorted(totals) and totals[0] < totals[2]
+
+
+def test_what_a_load_has_taught_is_in_every_number(explorer: Explorer) -> None:
+    asked = {"name": "o/eight-GGUF", "label": "Q4_K_M", "context": 4096}
+    before = explorer.plan(asked)
+    place = target_of(explorer.engine.device())
+    plan = explorer.engine.estimator.plan(offer_of(explorer, "Q4_K_M").subject, request_for(place), exact=False)
+    loaded = replace(plan, model="gguf:o/eight-GGUF:Q4_K_M")
+    explorer.engine.estimator.loaded(loaded, loaded.total + 700_000_000)
+    after = explorer.plan(asked)
+    assert "Learnt from loads here 700.0 MB assumed median of 1 load of this model" in text(after["html"])
+    assert f"{after['totals']['Q4_K_M']} of" in text(after["answer"])
+    assert after["totals"]["Q4_K_M"] != before["totals"]["Q4_K_M"]
+    assert after["totals"]["Q8_0"] == before["totals"]["Q8_0"]
+
+
+def offer_of(explorer: Explorer, label: str) -> Offer:
+    found = sheet("o/eight-GGUF", explorer.settings).offer(label)
+    assert found
+    return found
 
 
 def test_headers_that_cannot_be_read_leave_the_estimate_and_say_so(explorer: Explorer) -> None:

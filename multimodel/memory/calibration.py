@@ -54,7 +54,7 @@ class Calibration:
     def add(self, plan: MemoryPlan, measured: int) -> None:
         """One more load: what was resident once the model had answered. A full disk forgets it."""
         predicted = plan.total - plan.size("correction")
-        load = Load(plan.model, _kind(plan), predicted, measured)
+        load = Load(_bare(plan.model), _kind(plan), predicted, measured)
         known = self.loads
         with self._lock:
             self._loads = (*known, load)[-KEPT:]
@@ -66,16 +66,28 @@ class Calibration:
             return plan
         plan = replace(plan, terms=tuple(term for term in plan.terms if term.name != "correction"))
         alike = [load for load in self.loads if load.kind == _kind(plan)]
-        same = [load for load in alike if load.model == plan.model]
+        same = [load for load in alike if _bare(load.model) == _bare(plan.model)]
         if not same and len({load.model for load in alike}) < ENOUGH:
             return plan
         beyond = int(median(load.beyond for load in same or alike))
         most = int(MOST * plan.total)
-        words = f"median of {len(same)} loads of this model here" if same else f"median of {len(alike)} loads here"
-        term = Term("correction", max(-most, min(most, beyond)), "assumed", f"{words}, beyond what was predicted")
+        count = len(same or alike)
+        loads = f"{count} load{'s' * (count > 1)}{' of this model' * bool(same)} here"
+        term = Term(
+            "correction", max(-most, min(most, beyond)), "assumed", f"median of {loads}, beyond what was predicted"
+        )
         again = plan.replan
         corrected = replace(plan, terms=(*plan.terms, term))
         return replace(corrected, replan=lambda request: self.applied(again(request))) if again else corrected
+
+
+def _bare(model: str) -> str:
+    """A model's name without its runtime, which the kind of a load holds: before a download it has none.
+
+    >>> _bare("gguf:o/r:Q8_0"), _bare("o/r:Q8_0")
+    ('o/r:Q8_0', 'o/r:Q8_0')
+    """
+    return model.removeprefix("gguf:").removeprefix("transformers:")
 
 
 def _kind(plan: MemoryPlan) -> str:

@@ -22,7 +22,7 @@ ADAM = 8  # bytes a trained parameter: first and second moment, in float32
 SCORES = 12  # bytes for each head and pair of tokens: scores, their softmax, what dropout left of it
 AUTOCAST = 0.88  # of the activations in float32: much is kept in float32 all the same
 BACKWARD = 1.12  # of the activations: with what the backward pass takes beside them
-RECOMPUTED = 1.2  # with checkpointing, of the activations of one layer: that which is made again
+RECOMPUTED = 1.4  # with checkpointing, of the activations of one layer: that which is made again
 INPUTS = 9.7  # with checkpointing, of the inputs of all layers: they, their gradients and what is freed late
 LOGITS = 3  # copies of the logits of every token: in float32, their softmax, their gradient
 
