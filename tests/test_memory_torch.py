@@ -299,11 +299,13 @@ def test_activations_are_those_measured() -> None:
         assert abs(found / (1 << 20) - mib) < 0.02 * mib + 1
 
 
-PEAKS = {  # MiB, measured by `bench.resident train` in one thread: encoders that had no part in fitting the formula
+PEAKS = {  # MiB, measured by `bench.resident train` in one thread
     (2, 128, 2, 30522, 8, 128, False): 592,
     (2, 128, 2, 30522, 4, 512, True): 665,
     (4, 512, 8, 30522, 16, 128, False): 1402,
-    (4, 512, 8, 30522, 4, 512, True): 1340,
+    (4, 512, 8, 30522, 4, 512, True): 1309,
+    (4, 256, 4, 30522, 4, 512, True): 959,
+    (6, 384, 6, 30522, 4, 512, True): 1231,
     (6, 384, 6, 30522, 4, 384, False): 1403,
     (8, 640, 10, 50000, 16, 64, False): 2047,
 }
@@ -316,6 +318,13 @@ def test_training_peaks_of_other_encoders(row: tuple[int, int, int, int, int, in
     plan = trained(encoder(layers, width, heads, vocabulary)).plan(Request(training=how))
     assert abs(plan.total / (PEAKS[row] << 20) - 1) <= 0.10
     assert plan.level(Target("x", "cpu", (PEAKS[row] << 20) - 1, 64 << 30)) == "no"
+
+
+def test_the_highest_peak_of_a_training_with_checkpointing_is_within_its_margin() -> None:
+    """1,377 MiB once, where other runs of the same took 1,231."""
+    how = Training(batch_size=4, sequence_length=512, checkpointing=True)
+    plan = trained(encoder(6, 384, 6)).plan(Request(training=how))
+    assert plan.level(Target("x", "cpu", 1376 << 20, 64 << 30)) == "no"
 
 
 def test_what_makes_training_smaller() -> None:

@@ -26,6 +26,7 @@ PADDING = 256  # tokens: llama.cpp rounds a sequence up to a multiple of this, s
 HEAD_ROOM = 0.9  # of the free memory; above, a verdict is "tight"
 ACCURACY = 0.02  # of a total: what an estimate may be off by, and so what must be free beside it
 TRAINING_ACCURACY = 0.1  # the same of training, whose peak hangs on what the allocator gives back in time
+REPEATED_ACCURACY = 0.15  # with checkpointing, whose peak differs by a tenth from run to run
 LEAST_ERROR = 64 << 20  # bytes: the same for small models
 SMALLER = 0.6  # what the next smaller quantisations leave of the weights: 16 bits to 8, 8 to 5, 5 to 3
 
@@ -170,7 +171,8 @@ class MemoryPlan:
     @property
     def margin(self) -> int:
         """What the estimate may be off by, and what must therefore stay free beside it."""
-        share = TRAINING_ACCURACY if self.request.training else ACCURACY
+        how = self.request.training
+        share = ACCURACY if not how else REPEATED_ACCURACY if how.checkpointing else TRAINING_ACCURACY
         return max(LEAST_ERROR, int(share * self.total))
 
     @property
