@@ -199,7 +199,6 @@ function show(run) {
   const live = find('[data-part="live"]');
   put(live, run.live);
   live.hidden = !run.live;
-  live.scrollTop = live.scrollHeight; // what is newest
   find("[data-report-act]").hidden = !run.active || !run.done;
   if (!run.active && run.done && reported !== `${run.run} ${run.done} ${run.stamp}`) {
     reported = `${run.run} ${run.done} ${run.stamp}`;

@@ -141,7 +141,7 @@ def live_html(job: BatchJob, batch: Batch) -> str:
     if update.waiting:
         said = f'<p class="mx-soft" role="status">{escape(update.waiting)}</p>'
     elif answer and (text := answer.text or answer.reasoning):
-        said = f"<p>{'…' * (len(text) > TAIL)}{escape(text[-TAIL:])}</p>"
+        said = f"<p><span>{'…' * (len(text) > TAIL)}{escape(text[-TAIL:])}</span></p>"
     else:
         stage = stage_text(answer.stage) if answer and answer.stage else "Asking the model"
         said = f'<p class="mx-soft">{escape(stage)}</p>'

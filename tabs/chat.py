@@ -298,7 +298,7 @@ class ChatTab:
                 self.stage = gr.HTML(
                     {},
                     html_template=asset("board.html"),
-                    js_on_load=asset("board.js") + asset("votes.js"),
+                    js_on_load=asset("board.js") + asset("votes.js") + asset("draft.js"),
                     apply_default_css=False,
                     elem_id="mm-board",
                     server_functions=[model_lister(self.engine.settings)],

@@ -396,6 +396,38 @@ def test_on_a_telephone_the_list_is_a_drawer(browser: Any, served: Server) -> No
         assert chat.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_on_a_telephone_the_strip_brings_each_column_and_a_draft_outlives_a_reload(
+    browser: Any, served: Server
+) -> None:
+    for chat in visit(browser, served, is_mobile=True, has_touch=True):
+        page = chat.page
+        page.set_viewport_size({"width": 390, "height": 844})
+        chat.finished(0)
+        page.get_by_role("button", name="Add column").click()
+        chat.expect(chat.columns).to_have_count(3)
+        chat.ask("one")
+        chat.finished()
+        strip = page.get_by_role("tablist", name="Columns").get_by_role("tab")
+        chat.expect(strip).to_have_count(3)
+        for index in (2, 0, 1):  # a real press, on whatever lies there
+            strip.nth(index).click()
+            chat.expect(strip.nth(index)).to_have_attribute("aria-selected", "true")
+            chat.expect(chat.columns.nth(index)).to_be_in_viewport(ratio=0.9)
+        for name in ("System", "Chat"):  # no tab of the app is folded away
+            page.get_by_role("tab", name=name, exact=True).click()
+            chat.expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
+        chat.prompt.fill("half a thought")
+        page.reload()
+        chat.expect(chat.prompt).to_have_value("half a thought")
+        chat.finished()
+        chat.prompt.press("Enter")
+        chat.finished(2)
+        page.reload()
+        chat.finished(2)
+        assert chat.prompt.input_value() == ""
+        chat.errors.clear()  # Gradio complains of what it was listening to
+
+
 def test_another_device_joins_by_a_link_once(chat: Chat, browser: Any, served: Server) -> None:
     chat.ask("from the desk")
     chat.finished()
