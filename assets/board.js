@@ -153,8 +153,10 @@ function showStrip(list) {
       tab.setAttribute("role", "tab");
       tab.dataset.goto = column.key;
       tab.dataset.index = i;
-      const twice = list.some((other) => other !== column && other.name === column.name);
-      tab.textContent = twice ? `${column.name} (${column.backend})` : column.name;
+      const alike = list.filter((other) => other.name === column.name);
+      const same = alike.filter((other) => other.backend === column.backend);
+      const by = same.length > 1 ? ` (${i + 1})` : alike.length > 1 ? ` (${column.backend})` : "";
+      tab.textContent = column.name + by;
       tab.classList.toggle("mm-running", column.running);
       return tab;
     })
