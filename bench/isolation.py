@@ -90,7 +90,7 @@ def outcome(engine: Engine, server: Peer, crowd: Sequence[Sequence[float]], seco
     answer = boards[0].columns()[0].turns[-1].answer
     if answer.error or not answer.usage:
         raise answer.error or RuntimeError("no answer")
-    arrival = answer.timing.tokens_per_second(answer.usage.output_tokens) or 0.0
+    arrival = answer.rate or 0.0
     entry = next(entry for entry in server.log() if entry.model == f"{FAST}")
     return Outcome(arrival, page_rate(seen), lags(seen, entry))
 

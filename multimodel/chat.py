@@ -119,10 +119,11 @@ def _restarts(now: Snapshot) -> bool:
 
 
 def _timing(timing: Timing, chunk: Chunk, at: float, *, waiting: bool) -> Timing:
-    if waiting and timing.first_token is None:  # up to here the model had not been asked
+    if waiting and timing.decoding is None:  # up to here the model had not been asked
         loading = timing.loading + max(0.0, at - timing.started)
         timing = replace(timing, started=at, loading=loading)
-    if not chunk.text:
+    if not (chunk.text or chunk.reasoning or chunk.calls):
         return timing
-    first = at if timing.first_token is None else timing.first_token
-    return replace(timing, first_token=first, last_token=at)
+    first = at if chunk.text and timing.first_token is None else timing.first_token
+    begun = at if not chunk.text and timing.decoding is None else timing.begun
+    return replace(timing, first_token=first, last_token=at, begun=begun)

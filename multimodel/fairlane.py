@@ -36,10 +36,9 @@ class Sample:
     @classmethod
     def of(cls, answer: Snapshot, *, alone: bool) -> Self:
         """The sample of an answer that has ended."""
-        timing, usage = answer.timing, answer.usage
-        rate = timing.tokens_per_second(usage.output_tokens) if usage else None
+        timing = answer.timing
         error = str(answer.error) if answer.error else ""
-        return cls(timing.ttft, rate, usage, timing.loading, alone, error, answer.cost)
+        return cls(timing.ttft, answer.rate, answer.usage, timing.loading, alone, error, answer.cost)
 
     @property
     def reused(self) -> float | None:

@@ -428,8 +428,9 @@ class Timing:
 
     started: float  # when the model was asked: after loading, or after the last retry's wait
     first_token: float | None = None  # first visible text, the same for every backend
-    last_token: float | None = None
+    last_token: float | None = None  # of text, a thought or a call
     loading: float = 0.0  # seconds in line, of download, start, loading and retries before `started`
+    begun: float | None = None  # first thought or call, where one came before any text
 
     @property
     def ttft(self) -> float | None:
@@ -441,12 +442,19 @@ class Timing:
         """From the request to the last token seen, in seconds."""
         return None if self.last_token is None else self.last_token - self.started
 
+    @property
+    def decoding(self) -> float | None:
+        """From the first token to the last, thoughts and calls included, in seconds.
+
+        >>> Timing(started=10.0, first_token=12.5, last_token=13.0, begun=10.5).decoding
+        2.5
+        """
+        first = self.first_token if self.begun is None else self.begun
+        return None if first is None or self.last_token is None else self.last_token - first
+
     def tokens_per_second(self, output_tokens: int) -> float | None:
         """Decoding speed, the inverse of TPOT: tokens after the first over the time after the first."""
-        if self.first_token is None or self.last_token is None or output_tokens < 2:
-            return None
-        decoding = self.last_token - self.first_token
-        return (output_tokens - 1) / decoding if decoding > 0 else None
+        return (output_tokens - 1) / self.decoding if self.decoding and output_tokens > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,6 +481,21 @@ class Snapshot:
     @property
     def done(self) -> bool:
         return self.finish_reason is not None
+
+    @property
+    def rate(self) -> float | None:
+        """Decoding speed in tokens per second: of the tokens that were seen to come.
+
+        Thoughts that a service counts and does not show are no part of the time after the first token.
+
+        >>> timing, usage = Timing(0.0, 2.0, 3.0), Usage(5, 511, reasoning_tokens=500)
+        >>> Snapshot(ModelId("openai", "m"), "said", timing, usage).rate
+        10.0
+        """
+        if not self.usage:
+            return None
+        unseen = 0 if self.reasoning else self.usage.reasoning_tokens or 0
+        return self.timing.tokens_per_second(self.usage.output_tokens - unseen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

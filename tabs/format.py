@@ -109,11 +109,10 @@ def called(model: ModelId) -> str:
 
 def speed(snapshot: Snapshot) -> str:
     """Decoding speed in tokens/s; empty below two tokens, "~" where it is rough or the count is an estimate."""
-    usage, timing = snapshot.usage, snapshot.timing
-    rate = timing.tokens_per_second(usage.output_tokens) if usage else None
-    if rate is None or usage is None or timing.first_token is None or timing.last_token is None:
+    usage, rate = snapshot.usage, snapshot.rate
+    if rate is None or usage is None:
         return ""
-    few = usage.output_tokens < ROUGH_TOKENS or timing.last_token - timing.first_token < ROUGH_SECONDS
+    few = usage.output_tokens < ROUGH_TOKENS or (snapshot.timing.decoding or 0.0) < ROUGH_SECONDS
     mark = "~" if few or usage.estimated else ""
     return f"{mark}{per_second(rate)}"
 
@@ -225,8 +224,7 @@ def _per_token(snapshot: Snapshot) -> str:
     >>> _per_token(Snapshot(ModelId("echo", "any"), "", timing, usage))
     '10.0 ms'
     """
-    usage = snapshot.usage
-    rate = snapshot.timing.tokens_per_second(usage.output_tokens) if usage else None
+    rate = snapshot.rate
     return f"{'~' * speed(snapshot).startswith('~')}{1000 / rate:.1f} ms" if rate else ""
 
 

@@ -7,7 +7,7 @@ import pytest
 from multimodel.chat import ask, refused
 from multimodel.errors import BrokenFile, ServerFailure, Unexpected
 from multimodel.retry import RetryPolicy
-from multimodel.types import Chunk, ModelId, Snapshot, Stage, TokenLogprob, Usage
+from multimodel.types import Chunk, ModelId, Snapshot, Stage, TokenLogprob, ToolCall, Usage
 
 from .scripted import END, Clock, Scripted, Step
 
@@ -29,7 +29,7 @@ def test_text_and_figures_of_a_plain_answer() -> None:
     )
     assert (last.text, last.finish_reason, last.error) == ("one two three", "stop", None)
     assert (last.timing.ttft, last.timing.total, last.timing.loading) == (0.5, 2.5, 0.0)
-    assert last.usage and last.timing.tokens_per_second(last.usage.output_tokens) == 2.0
+    assert last.rate == 2.0
 
 
 @pytest.mark.parametrize("name", ["queued", "downloading", "starting", "loading"])
@@ -58,6 +58,22 @@ def test_a_time_that_the_backend_stamped_is_the_time() -> None:
 def test_thoughts_are_not_the_first_token() -> None:
     *_, last = play([1.0, Chunk(reasoning="hm"), 1.0, Chunk("hi"), END])
     assert (last.reasoning, last.text, last.timing.ttft) == ("hm", "hi", 2.0)
+
+
+def test_the_speed_is_that_of_the_tokens_that_were_seen() -> None:
+    """Counted, but thought before the first text: they took time before it, not after."""
+    seen = [1.0, Chunk(reasoning="hm"), 1.0, Chunk("one "), 1.0, Chunk("two")]
+    *_, last = play([*seen, Chunk(finish_reason="stop", usage=Usage(9, 21, reasoning_tokens=10))])
+    assert (last.timing.ttft, last.rate) == (2.0, 10.0)
+    silent = [2.0, Chunk("one "), 1.0, Chunk("two")]
+    *_, last = play([*silent, Chunk(finish_reason="stop", usage=Usage(9, 511, reasoning_tokens=500))])
+    assert (last.timing.ttft, last.rate) == (2.0, 10.0)
+
+
+def test_a_call_is_of_the_answer_as_its_text_is() -> None:
+    call = Chunk(calls=(ToolCall("f", "{}", "a"),))
+    *_, last = play([1.0, Chunk("one "), 2.0, call, Chunk(finish_reason="tool_calls", usage=Usage(9, 21))])
+    assert (last.timing.ttft, last.rate, last.timing.total) == (1.0, 10.0, 3.0)
 
 
 def test_an_answer_without_text_has_no_first_token() -> None:

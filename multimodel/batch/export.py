@@ -14,7 +14,7 @@ from .charts import letter
 from .page import columns, to_html
 from .plan import BatchForm
 from .replay import FORMAT, VERSION
-from .report import Lane, Report, rate, report
+from .report import Lane, Report, report
 from .run import Answered, Line
 
 HEAD = ("", "model", "setting", "answered", "TTFT", "p95", "tok/s", "tokens", "cut", "ready after", "memory", "cost")
@@ -54,7 +54,7 @@ def _row(found: Report, one: Answered) -> dict[str, Any]:
         "repeat": one.item.repeat,
         "finish_reason": answer.finish_reason,
         "ttft": answer.timing.ttft,
-        "tokens_per_second": rate(answer),
+        "tokens_per_second": answer.rate,
         "loading": answer.timing.loading,
         "usage": asdict(answer.usage) if answer.usage else None,
         "error": str(answer.error) if answer.error else None,

@@ -13,7 +13,7 @@ from ..types import SamplingParams, Sent
 from ..web import DOCUMENT_POLICY
 from .charts import COLOURS, Bar, Part, bars, key, letter, stacks
 from .replay import KINDS, Verdict
-from .report import LONG, Lane, Report, rate, words
+from .report import LONG, Lane, Report, words
 from .run import Answered
 from .style import DOCUMENT, STYLE
 
@@ -302,7 +302,7 @@ def _cell(found: Report, one: Answered, first: Answered | None) -> str:
 
 def _figures(one: Answered) -> str:
     answer = one.answer
-    speed, cost = rate(answer), answer.cost
+    speed, cost = answer.rate, answer.cost
     parts = [
         f"TTFT {seconds(answer.timing.ttft)}" if answer.timing.ttft is not None else "",
         f"{pace(speed)} tok/s" if speed else "",

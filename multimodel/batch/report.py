@@ -13,7 +13,6 @@ from statistics import fmean, median
 
 from ..fairlane import ROUGH_TOKENS
 from ..settings import Settings
-from ..types import Snapshot
 from .machine import Machine, recorded
 from .plan import Batch
 from .replay import Original, Verdict, replayed, verdicts
@@ -125,11 +124,6 @@ def report(folder: Path, settings: Settings | None = None) -> Report:
     )
 
 
-def rate(answer: Snapshot) -> float | None:
-    """Tokens per second of an answer."""
-    return answer.timing.tokens_per_second(answer.usage.output_tokens) if answer.usage else None
-
-
 def _lane(model: str, setting: str, found: Sequence[Answered]) -> Lane:
     good = [one for one in found if not one.answer.error]
     alone = [one.answer for one in good if not one.shared] or [one.answer for one in good]
@@ -144,7 +138,7 @@ def _lane(model: str, setting: str, found: Sequence[Answered]) -> Lane:
         errors=len(found) - len(good),
         ttft=_median(first),
         ttft_p95=percentile(first, 0.95),
-        tokens_per_second=_median(map(rate, alone)),
+        tokens_per_second=_median(answer.rate for answer in alone),
         output_tokens=_median(tokens),
         words=fmean([len(one.answer.text.split()) for one in good] or [0]),
         loading=max((one.answer.timing.loading for one in found), default=0.0),

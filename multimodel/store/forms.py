@@ -53,6 +53,7 @@ class Ending(Form):
     ttft: float | None = None
     total: float | None = None
     loading: float = 0.0
+    begun: float | None = None
     usage: Usage | None = None
     error: Failure | None = None
     notes: tuple[str, ...] = ()
@@ -90,6 +91,7 @@ def ending(answer: Snapshot) -> Ending:
         ttft=timing.ttft,
         total=timing.total,
         loading=timing.loading,
+        begun=None if timing.begun is None else timing.begun - timing.started,
         usage=answer.usage,
         error=Failure(type=type(error).__name__, message=str(error), hint=error.hint) if error else None,
         notes=answer.notes,
@@ -110,7 +112,7 @@ def answer(model: ModelId, text: str, reasoning: str, end: Ending) -> Snapshot:
     return Snapshot(
         model,
         text,
-        Timing(0.0, end.ttft, end.total, end.loading),
+        Timing(0.0, end.ttft, end.total, end.loading, end.begun),
         usage=end.usage,
         finish_reason=end.finish_reason,
         error=error,
