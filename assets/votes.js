@@ -39,11 +39,16 @@ function columnIndex(key) {
 
 const STANDS = { failed: ", which failed", silent: ", without an answer so far", running: ", still answering", ready: "" };
 
+// While names are hidden, `blind` is what a button says; after the vote the letter stays beside the name.
+function buttonName(key, name, blind) {
+  if (window.mmState.blind === "hidden") return blind;
+  return vote.revealed ? `${String.fromCharCode(65 + columnIndex(key))}: ${name}` : name;
+}
+
 function pairButtons() {
   if (!vote.columns.length) return [];
-  const blind = window.mmState.blind === "hidden";
   const better = vote.columns.map(([key, name, stand, place], i) => {
-    const text = blind ? `${name.slice(-1)} is better` : name;
+    const text = buttonName(key, name, `${name.slice(-1)} is better`);
     const made = voteButton(key, dotted(columnIndex(key), text), `${name} is better${STANDS[stand]}`,
       ["best", "ranked"].includes(vote.verdict) && place === 1, i + 1);
     made.classList.toggle("mm-vote-off", ["failed", "silent"].includes(stand));
@@ -57,10 +62,9 @@ function pairButtons() {
 }
 
 function rankButtons() {
-  const blind = window.mmState.blind === "hidden";
   const letters = vote.columns.map(([key, name, stand], i) => {
     const place = ranking.findIndex((group) => group.includes(key)) + 1;
-    const made = voteButton(key, dotted(columnIndex(key), blind ? name.slice(-1) : name),
+    const made = voteButton(key, dotted(columnIndex(key), buttonName(key, name, name.slice(-1))),
       `${name}${place ? `, place ${place}: take out` : ": next in order"}${STANDS[stand]}`, place > 0, i + 1);
     made.prepend(line("mm-vote-place", place || ""));
     made.classList.toggle("mm-vote-off", ["failed", "silent"].includes(stand));
@@ -95,8 +99,8 @@ function stopChoice() {
   box.checked = localStorage.getItem(stopping) === "1";
   box.addEventListener("change", () => localStorage.setItem(stopping, box.checked ? "1" : "0"));
   label.className = "mm-vote-stop";
-  label.title = "Voting ends the answers that are still running";
-  label.append(box, line("", "and stop"));
+  label.title = "A vote ends the answers that are still running";
+  label.append(box, line("", "Voting stops the others"));
   return label;
 }
 
@@ -109,8 +113,10 @@ function words(blind) {
 function aside() {
   const blind = window.mmState.blind;
   const running = vote.columns.some(([, , stand]) => ["running", "silent"].includes(stand));
-  const said = line("mm-vote-said", words(blind));
-  said.title = said.textContent;
+  const told = words(blind), short = vote.revealed && vote.columns.length > 2; // the buttons say the letters too
+  const said = line("mm-vote-said", short ? "Revealed" : told);
+  if (short) said.append(line("mv-said", told.slice("Revealed".length)));
+  said.title = told;
   said.classList.toggle("mm-vote-revealed", Boolean(vote.revealed));
   said.setAttribute("role", "status");
   const parts = [said];

@@ -73,7 +73,7 @@ def fair_view(board: Board) -> Answer:
         "number": update.lane.number if update else 0,
         "ready": named and any(column.turns and column.turns[-1].answer.text for column in columns),
         "spent": _spent(board) if named else None,
-        "each": f"Each time round costs about {spent_text(costs)}." if costs and named else "",
+        "each": f"Each round costs about {spent_text(costs)}." if costs and named else "",
     }
 
 

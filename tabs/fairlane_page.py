@@ -90,14 +90,16 @@ def state_text(update: FairUpdate) -> str:
         wait = update.seconds_left or 0.0
         left = f", about {f'{wait:.0f} s' if wait < 60 else seconds(wait)} left" if wait else ""
         return f"{update.done} of {update.total}{left}{f': {update.doing}' if update.doing else ''}"
-    ends = {"stopped": f"Stopped. Meant to be {times}", "interrupted": "Interrupted: the app ended before it did"}
+    ends = {"stopped": f"Stopped before the end. Meant to be {times}", "interrupted": "Interrupted: the app ended before it did"}
     return ends.get(lane.state, times)
 
 
-def remarks(model: FairModel) -> list[str]:
+def remarks(model: FairModel, lane: FairLane) -> list[str]:
     """What to know of a model's figures."""
+    cut = lane.state in ("stopped", "interrupted") and len(model.warm) < lane.repeats
     errors = [sample.error for sample in model.warm if sample.error]
     found = [f"Failed: {error}" for error in errors[:1]]
+    found += [f"Measured {len(model.warm)} of {lane.repeats} times."] if cut and not errors else []
     if model.shared:
         of = f"{model.shared} of {len(model.warm)}"
         others = "they are left out" if model.shared < len(model.warm) else "the figures are those of a shared machine"
@@ -113,7 +115,7 @@ def fair_markdown(lane: FairLane) -> str:
     rows = [HEAD, (":--",) * len(HEAD), *(cells(model) for model in lane.models)]
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
     prompt = " ".join(lane.prompt.split())[:200]
-    notes = [f"{called(model.model)}: {remark}" for model in lane.models for remark in remarks(model)]
+    notes = [f"{called(model.model)}: {remark}" for model in lane.models for remark in remarks(model, lane)]
     return "\n\n".join([f"## One after another: {prompt}", f"*{state_text(FairUpdate(lane))}.*", table, *notes])
 
 
@@ -126,7 +128,7 @@ def fair_table(lane: FairLane) -> str:
     def line(row: Sequence[str], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
 
-    notes = [f"{called(model.model)}: {remark}" for model in lane.models for remark in remarks(model)]
+    notes = [f"{called(model.model)}: {remark}" for model in lane.models for remark in remarks(model, lane)]
     return (
         f"<h2>One after another: {escape(' '.join(lane.prompt.split())[:200])}</h2>"
         f'<p class="figures">{escape(". ".join([state_text(FairUpdate(lane)), *notes]))}</p>'
@@ -139,7 +141,7 @@ def fair_html(update: FairUpdate, columns: Mapping[str, int]) -> str:
     """The panel of the page. `columns`: where the columns stand now, by their keys."""
     lane = update.lane
     scales = [_most(lane, figure) for figure in (ttft, rate)]
-    rows = "".join(_model(model, columns.get(model.key, i), scales) for i, model in enumerate(lane.models))
+    rows = "".join(_model(model, columns.get(model.key, i), scales, lane) for i, model in enumerate(lane.models))
     return f'{_head(update)}<div class="mm-fair-rows">{rows}</div>'
 
 
@@ -157,10 +159,10 @@ def _head(update: FairUpdate) -> str:
     )
 
 
-def _model(model: FairModel, index: int, scales: Sequence[float]) -> str:
+def _model(model: FairModel, index: int, scales: Sequence[float], lane: FairLane) -> str:
     figures = (("Time to first token", ttft, seconds), ("Tokens per second", rate, per_second))
     bars = "".join(_figure(name, model, f, words, most) for (name, f, words), most in zip(figures, scales, strict=True))
-    notes = "".join(f'<div class="mm-fair-note">{escape(remark)}</div>' for remark in remarks(model))
+    notes = "".join(f'<div class="mm-fair-note">{escape(remark)}</div>' for remark in remarks(model, lane))
     return (
         f'<div class="mm-fair-model" data-index="{index % 4}"><div class="mm-fair-name">'
         f"<b>{escape(short_name(model.model))}</b> <span>{escape(backend_name(model.model))}</span>"

@@ -39,10 +39,12 @@ def decide(board: Board, event: Any) -> None:
 
 
 def _names(models: list[ModelId]) -> list[str]:
-    """A short name for each, with its place where two are called alike."""
+    """A short name for each; where two are called alike with the backend, and where that is the same, with its place."""
     shorts = [model.name if model.backend == blind.HIDDEN else short_name(model) for model in models]
-    counted = Counter(shorts)
-    return [short if counted[short] == 1 else f"{short} ({at})" for at, short in enumerate(shorts, 1)]
+    alike = Counter(shorts)
+    names = [short if alike[short] == 1 else called(model) for short, model in zip(shorts, models, strict=True)]
+    same = Counter(names)
+    return [name if same[name] == 1 else f"{name} ({at})" for at, name in enumerate(names, 1)]
 
 
 def _revealed(columns: Sequence[Column]) -> str:

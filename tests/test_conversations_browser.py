@@ -432,7 +432,7 @@ def test_another_device_joins_by_a_link_once(chat: Chat, browser: Any, served: S
     chat.ask("from the desk")
     chat.finished()
     open_list(chat)
-    chat.page.get_by_role("button", name="Other device").click()
+    chat.page.get_by_role("button", name="Open elsewhere").click()
     link = chat.page.get_by_role("textbox", name="Link for another device").input_value()
     for other in visit(browser, served, is_mobile=True, has_touch=True):
         other.ask("from the sofa, before")

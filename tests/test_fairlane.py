@@ -355,8 +355,10 @@ def test_what_contention_did_is_said() -> None:
     assert verdict(one) == "2.2 times as fast alone"
     assert verdict(two) == "as fast alone as side by side"
     assert verdict(replace(one, warm=())) == ""
-    assert remarks(one) == []
-    assert remarks(two) == [
+    assert remarks(one, measured()) == []
+    cut = replace(measured(), repeats=9).ended("stopped")
+    assert remarks(one, cut) == [f"Measured {len(one.warm)} of 9 times."]
+    assert remarks(two, measured()) == [
         "Failed: <b>no</b>",
         "Other work ran on this machine during 1 of 2: they are left out.",
     ]

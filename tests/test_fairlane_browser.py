@@ -63,7 +63,7 @@ def pay_and_measure(chat: Chat) -> None:
     chat.expect(page.locator("#mm-spent")).to_contain_text("$0.011")
 
     page.locator("#mm-fair-button").click()
-    chat.expect(page.locator(".mm-fair-form")).to_contain_text("Each time round costs about $0.011.")
+    chat.expect(page.locator(".mm-fair-form")).to_contain_text("Each round costs about $0.011.")
     page.get_by_label("Times").fill("5")
     page.get_by_role("button", name="Measure").click()
     chat.expect(result).to_contain_text("asking echo:slow")

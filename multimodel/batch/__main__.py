@@ -134,7 +134,7 @@ def _table(found: Report, width: int) -> Table:
 
 def _verdicts(found: Report) -> Table:
     """How many answers are as they were, and the first that are not."""
-    table = Table("replay", "lane", "where", box=None)
+    table = Table("replay", "model and setting", "where", box=None)
     for kind, words in replay.KINDS.items():
         if count := sum(verdict.kind == kind for verdict in found.verdicts):
             table.add_row(f"{count:,} {words}", "", "")

@@ -81,7 +81,7 @@ def to_markdown(found: Report) -> str:
     lines += ["Times are medians. Models were asked alone, one answer after another. A dash is not known.", ""]
     if found.before:
         rows = [(*_where(found, v.item), v.words) for v in found.verdicts]
-        lines += ["## Replay", "", *_table(("lane", "prompt", "answer", "verdict"), rows)]
+        lines += ["## Replay", "", *_table(("model and setting", "prompt", "answer", "verdict"), rows)]
     if found.agreements:
         pairs = [(a.one, a.other, f"{a.equal:.0%}", f"{a.alike:.0%}") for a in found.agreements]
         lines += ["## Agreement", "", *_table(("one", "other", "same text", "words alike"), pairs)]

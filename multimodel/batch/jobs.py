@@ -139,6 +139,7 @@ class Batches:
             if self._work_of(folder):
                 raise BadRequest("This batch is being asked.", hint="Stop it first.")
             (folder / JOB).unlink(missing_ok=True)  # half removed it is not listed any more
+            self._seen.pop(folder, None)
             shutil.rmtree(folder, ignore_errors=True)
 
     def give(self, owner: str, other: str) -> None:
