@@ -143,6 +143,13 @@ def rough(samples: Iterable[Sample]) -> bool:
     (False, True)
     """
     counted = [(sample.usage, sample.rate) for sample in samples if sample.usage and sample.rate]
-    return any(
-        usage.estimated or usage.output_tokens < max(ROUGH_TOKENS, ROUGH_SECONDS * rate) for usage, rate in counted
-    )
+    return any(usage.estimated or few(usage.output_tokens, rate) for usage, rate in counted)
+
+
+def few(tokens: float, rate: float) -> bool:
+    """Whether so many tokens are few to tell a rate by, or came in a moment.
+
+    >>> few(40, 10.0), few(39, 10.0), few(40, 1000.0)
+    (False, True, True)
+    """
+    return tokens < max(ROUGH_TOKENS, ROUGH_SECONDS * rate)

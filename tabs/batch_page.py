@@ -92,6 +92,9 @@ def _acts(job: BatchJob) -> list[tuple[str, str, str]]:
     return found
 
 
+SAME = ", if the models not asked yet are as fast"
+
+
 def progress_html(job: BatchJob, batch: Batch) -> str:
     """How far it is: the whole, and each model."""
     update = job.update
@@ -100,7 +103,7 @@ def progress_html(job: BatchJob, batch: Batch) -> str:
     parts = [
         f"<b>{update.done:,}</b> of {update.total:,} answers",
         counted(update.errors, "error") if update.errors else "",
-        f"about {seconds(max(1.0, update.seconds_left))} left"
+        f"about {seconds(max(1.0, update.seconds_left))} left{SAME * update.guessed}"
         if update.seconds_left is not None and job.active
         else "",
     ]

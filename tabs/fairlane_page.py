@@ -90,7 +90,10 @@ def state_text(update: FairUpdate) -> str:
         wait = update.seconds_left or 0.0
         left = f", about {f'{wait:.0f} s' if wait < 60 else seconds(wait)} left" if wait else ""
         return f"{update.done} of {update.total}{left}{f': {update.doing}' if update.doing else ''}"
-    ends = {"stopped": f"Stopped before the end. Meant to be {times}", "interrupted": "Interrupted: the app ended before it did"}
+    ends = {
+        "stopped": f"Stopped before the end. Meant to be {times}",
+        "interrupted": "Interrupted: the app ended before it did",
+    }
     return ends.get(lane.state, times)
 
 

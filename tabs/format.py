@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from multimodel.fairlane import ROUGH_SECONDS, ROUGH_TOKENS
+from multimodel.fairlane import few
 from multimodel.prices import Spent, money, spent_text
 from multimodel.types import Cost, LoadOptions, ModelId, PromptSize, Snapshot, Stage
 
@@ -112,8 +112,7 @@ def speed(snapshot: Snapshot) -> str:
     usage, rate = snapshot.usage, snapshot.rate
     if rate is None or usage is None:
         return ""
-    few = usage.output_tokens < ROUGH_TOKENS or (snapshot.timing.decoding or 0.0) < ROUGH_SECONDS
-    mark = "~" if few or usage.estimated else ""
+    mark = "~" if usage.estimated or few(usage.output_tokens, rate) else ""
     return f"{mark}{per_second(rate)}"
 
 

@@ -114,7 +114,9 @@ def _watched(batch: Batch, folder: Path, engine: Engine, console: Console, *, re
         bar = progress.add_task("", total=len(batch), left="")
         for update in updates:
             model = str(batch.models[update.item.model]) if update.item else ""
-            left = "" if update.seconds_left is None else f"{update.seconds_left:.0f} s left"
+            left = (
+                "" if update.seconds_left is None else f"{'perhaps ' * update.guessed}{update.seconds_left:.0f} s left"
+            )
             errors = f", {update.errors} errors" if update.errors else ""
             progress.update(bar, completed=update.done, description=model, left=left + errors)
     return update

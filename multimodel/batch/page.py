@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from .. import prices
+from ..fairlane import few
 from ..types import SamplingParams, Sent
 from ..web import DOCUMENT_POLICY
 from .charts import COLOURS, Bar, Part, bars, key, letter, stacks
@@ -119,9 +120,7 @@ def _lanes_table(found: Report) -> str:
     for i, lane in enumerate(found.lanes):
         cells = "".join(f'<td data-label="{column.name}">{escape(column.text)}</td>' for column in columns(lane))
         rows += f'<tr><th scope="row">{key(i, lane.model)}<small>{escape(lane.setting)}</small></th>{cells}</tr>'
-    return (
-        f'<table class="mb-lanes"><thead><tr><th scope="col">model and setting</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    )
+    return f'<table class="mb-lanes"><thead><tr><th scope="col">model and setting</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _charts(found: Report) -> str:
@@ -305,7 +304,7 @@ def _figures(one: Answered) -> str:
     speed, cost = answer.rate, answer.cost
     parts = [
         f"TTFT {seconds(answer.timing.ttft)}" if answer.timing.ttft is not None else "",
-        f"{pace(speed)} tok/s" if speed else "",
+        f"{pace(speed, few(answer.usage.output_tokens, speed))} tok/s" if speed and answer.usage else "",
         f"{answer.usage.output_tokens:,} tokens" if answer.usage else "",
         f"{'~' * cost.estimated}{prices.money(cost.amount)}" if cost and cost.amount is not None else "",
         ENDINGS.get(str(answer.finish_reason), (str(answer.finish_reason),))[0],

@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 from statistics import fmean, median
 
-from ..fairlane import ROUGH_TOKENS
+from ..fairlane import few
 from ..settings import Settings
 from .machine import Machine, recorded
 from .plan import Batch
@@ -50,8 +50,8 @@ class Lane:
 
     @property
     def rough(self) -> bool:
-        """Whether the rate stands on short answers."""
-        return self.output_tokens is not None and self.output_tokens < ROUGH_TOKENS
+        """Whether the rate stands on answers of few tokens, or such as came in a moment."""
+        return self.output_tokens is not None and few(self.output_tokens, self.tokens_per_second or 0.0)
 
     @property
     def good(self) -> int:

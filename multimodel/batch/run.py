@@ -71,6 +71,11 @@ class BatchUpdate:
         """Whether nothing more will come."""
         return self.done == self.total
 
+    @property
+    def guessed(self) -> bool:
+        """Whether the time left is a guess for a model that was not asked yet."""
+        return any(not count.done for count in self.counts)
+
 
 Prefix = Callable[[Item, Snapshot], str]
 """The part of an answer whose tokens are to be counted while its model is loaded; "" for none."""
