@@ -91,7 +91,7 @@ def state_text(update: FairUpdate) -> str:
         left = f", about {f'{wait:.0f} s' if wait < 60 else seconds(wait)} left" if wait else ""
         return f"{update.done} of {update.total}{left}{f': {update.doing}' if update.doing else ''}"
     ends = {
-        "stopped": f"Stopped before the end. Meant to be {times}",
+        "stopped": f"Stopped. Meant to be {times}",
         "interrupted": "Interrupted: the app ended before it did",
     }
     return ends.get(lane.state, times)

@@ -39,7 +39,7 @@ def decide(board: Board, event: Any) -> None:
 
 
 def _names(models: list[ModelId]) -> list[str]:
-    """A short name for each; where two are called alike with the backend, and where that is the same, with its place."""
+    """A short name for each; of two that are called alike with the backend, or else with its place."""
     shorts = [model.name if model.backend == blind.HIDDEN else short_name(model) for model in models]
     alike = Counter(shorts)
     names = [short if alike[short] == 1 else called(model) for short, model in zip(shorts, models, strict=True)]
