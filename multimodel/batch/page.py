@@ -120,7 +120,10 @@ def _lanes_table(found: Report) -> str:
     for i, lane in enumerate(found.lanes):
         cells = "".join(f'<td data-label="{column.name}">{escape(column.text)}</td>' for column in columns(lane))
         rows += f'<tr><th scope="row">{key(i, lane.model)}<small>{escape(lane.setting)}</small></th>{cells}</tr>'
-    return f'<table class="mb-lanes"><thead><tr><th scope="col">model and setting</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    return (
+        f'<table class="mb-lanes"><thead><tr><th scope="col">model and setting</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
 
 
 def _charts(found: Report) -> str:

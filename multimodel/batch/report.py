@@ -95,8 +95,9 @@ class Report:
     @property
     def title(self) -> str:
         """What was asked, in a line."""
-        prompts, lanes = len(self.batch.prompts), len(self.lanes)
-        return f"{prompts:,} prompt{'s' * (prompts != 1)}, {lanes} lane{'s' * (lanes != 1)}"
+        batch = self.batch
+        counts = [(len(batch.prompts), "prompt"), (len(batch.models), "model"), (len(batch.settings), "setting")]
+        return ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for count, name in counts)
 
 
 def _reason(verdict: Verdict) -> tuple[object, ...]:
