@@ -99,6 +99,7 @@ TRAINING = [  # what runs in the processes that train and predict
         "classifier",
         "forward",
         "onnx_child",
+        "packed",
         "predicting",
         "prepare",
         "record",
