@@ -39,7 +39,8 @@ def pack(model: Any) -> Any:
 
     The weights of a layer are given back as it is packed, so memory stays as it was.
     """
-    possible = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
+    library: Any = torch.backends.mkldnn
+    possible = library.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if not possible or model.device.type != "cpu" or model.config.model_type not in PLAIN:
         return model
     for part in list(model.modules()):
