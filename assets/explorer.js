@@ -13,6 +13,7 @@ const PAGES = 6; // requests in a row, when few rows fit
 let search = 0; // counts searches: an answer to an earlier one is dropped
 let opened = 0; // likewise the models that were opened
 let planned = 0;
+let trained = 0;
 let cursor = "";
 let busy = false;
 let started = false;
@@ -198,10 +199,16 @@ function setContext(tokens) {
 
 async function train() {
   const asked = { name: current.name };
-  for (const node of detail.querySelectorAll("[data-train]")) asked[node.dataset.train] = node.value;
+  for (const node of detail.querySelectorAll("[data-train]")) {
+    const { train: name, steps, unit } = node.dataset;
+    asked[name] = steps ? steps.split(",")[Number(node.value)] : node.value;
+    const out = detail.querySelector(`[data-train-out="${name}"]`);
+    if (out) out.textContent = `${Number(asked[name]).toLocaleString("en")} ${unit}`;
+  }
+  const mine = ++trained;
   const answer = await ask("training", asked);
   const place = detail.querySelector("[data-train-plan]");
-  if (place) place.innerHTML = answer.html || answer.error || "";
+  if (place && mine === trained) place.innerHTML = answer.html || answer.error || "";
 }
 
 function chosenId() {
@@ -366,12 +373,14 @@ async function copy(button) {
 
 const typed = later(look, 300);
 const slid = later(() => plan(), 30);
+const learnt = later(train, 30);
 
 element.addEventListener("input", (event) => {
   const data = event.target.dataset;
   if (["text", "author", "smallest", "largest"].includes(data.field)) typed();
   else if (data.field === "typed") moved();
   else if (data.knob) slid();
+  else if (data.train) learnt();
   else if (data.versus) versus();
 });
 
@@ -392,8 +401,7 @@ element.addEventListener("change", (event) => {
     current.label = node.value;
     plan();
     showDownload();
-  } else if (data.train) train();
-  else if ("snapshot" in data) rated(node.value);
+  } else if ("snapshot" in data) rated(node.value);
   else if ("import" in data && node.files.length) {
     importTable(node.files[0]);
     node.value = "";

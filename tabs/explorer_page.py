@@ -36,6 +36,8 @@ KV_TYPES = ("f16", "q8_0", "q4_0")
 SEQUENCES = (1, 2, 4, 8, 16, 32)
 SHORTEST = 512  # tokens: the beginning of the context slider
 FILES_SHOWN = 200
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)  # texts: the positions of a slider
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # what configurations call their number
 
 
@@ -253,17 +255,24 @@ def _training(sheet: Sheet) -> str:
     """Knobs for the memory of training; the plan is put in when it is opened."""
     if not any(offer.label == "safetensors" for offer in sheet.offers):
         return ""
-    batches = "".join(f"<option{' selected' if n == 8 else ''}>{n}</option>" for n in (1, 2, 4, 8, 16, 32, 64))
-    lengths = "".join(f"<option{' selected' if n == 128 else ''}>{n}</option>" for n in (64, 128, 256, 512, 1024, 2048))
     return (
         '<details class="mx-training" data-training><summary>Memory to train it</summary><div class="mx-knobs">'
         '<label class="mx-knob"><span>What is trained</span><select data-train="method">'
         '<option value="full">all weights</option><option value="lora">LoRA adapters</option></select></label>'
-        f'<label class="mx-knob"><span>Batch size</span><select data-train="batch_size">{batches}</select></label>'
-        f'<label class="mx-knob"><span>Tokens of a text</span><select data-train="sequence_length">{lengths}</select>'
-        '</label><label class="mx-knob"><span>Gradient checkpointing</span><select data-train="checkpointing">'
+        f"{_train_slider('batch_size', 'Batch size', 'texts', BATCHES, 8)}"
+        f"{_train_slider('sequence_length', 'Length of a text', 'tokens', LENGTHS, 128)}"
+        '<label class="mx-knob"><span>Gradient checkpointing</span><select data-train="checkpointing">'
         '<option value="">off</option><option value="1">on</option></select></label></div>'
         '<div class="mx-plan" data-train-plan></div></details>'
+    )
+
+
+def _train_slider(name: str, label: str, unit: str, steps: Sequence[int], chosen: int) -> str:
+    said = f'<output data-train-out="{name}">{chosen:,} {unit}</output>'
+    return (
+        f'<label class="mx-knob mx-wide"><span>{label} {said}</span>'
+        f'<input type="range" data-train="{name}" min="0" max="{len(steps) - 1}" value="{steps.index(chosen)}" '
+        f'data-steps="{",".join(map(str, steps))}" data-unit="{unit}" aria-label="{label} in {unit}"></label>'
     )
 
 

@@ -260,12 +260,28 @@ def walk_the_list_by_keyboard(explorer: Explorer) -> None:
     explorer.see(".mx-answer", "Does not fit")
 
 
+def train_with_more(explorer: Explorer) -> None:
+    """The sliders of a training are followed by its memory."""
+    page = explorer.page
+    page.locator("[data-training] summary").click()
+    gradients = explorer.see("[data-train-plan] tr", "Gradients").inner_text()
+    activations = explorer.see("[data-train-plan] tr", "Compute buffers").inner_text()
+    page.locator('[data-train="batch_size"]').press("End")
+    explorer.see('[data-train-out="batch_size"]', "^128 texts")
+    page.wait_for_function(
+        "was => ![...document.querySelectorAll('[data-train-plan] tr')].some(row => row.innerText === was)",
+        arg=activations,
+    )
+    assert explorer.see("[data-train-plan] tr", "Gradients").inner_text() == gradients
+
+
 def fine_tune_an_encoder(explorer: Explorer) -> None:
     """Its tab opens with the base model filled in, whether or not it was open before."""
     page = explorer.page
     for name in ENCODERS:
         page.get_by_role("tab", name="Explorer").click()
         explorer.see(".mx-row", name.partition("/")[2]).click()
+        train_with_more(explorer)
         page.get_by_role("button", name="Fine-tune it").click()
         explorer.until(f"() => document.querySelector('#mm-finetune [data-set=\"other\"]')?.value === '{name}'")
         page.locator('#mm-finetune [data-set="other"]').wait_for()
