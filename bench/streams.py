@@ -305,7 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print the tables."""
     parser = report.parser(__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="a folder made by bench.shape")
-    parser.add_argument("--tokens", type=int, default=64, help="the length of an answer")
+    parser.add_argument("--tokens", type=int, default=128, help="the length of an answer")
     options = parser.parse_args(argv)
     before = report.load()
     rounds, tokens = (1, 8) if options.tiny else (options.rounds, options.tokens)
