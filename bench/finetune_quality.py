@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -91,9 +91,20 @@ def equal(place: Path, sets: Sequence[Source], settings: Settings, seeds: Sequen
                 run = prepare.prepare(folder, Silent(folder))
                 found[name].append(accuracy(run, train(run, place)))
         theirs, mine = (100 * fmean(found[name]) for name in ("stock", "ours"))
-        lines.append((source.name, f"{theirs:.2f}", f"{mine:.2f}", f"{mine - theirs:+.2f}"))
+        apart = [100 * (b - a) for a, b in zip(found["stock"], found["ours"], strict=True)]
+        lines.append((source.name, f"{theirs:.2f}", f"{mine:.2f}", f"{fmean(apart):+.2f}", error_of(apart)))
     caption = f"Test accuracy after {epochs} epochs, per cent, mean of {len(seeds)} seeds"
-    return Table(("data", "stock Trainer", "MultiModel", "difference"), tuple(lines), caption)
+    columns = ("data", "stock Trainer", "MultiModel", "difference", "its standard error")
+    return Table(columns, tuple(lines), caption)
+
+
+def error_of(values: Sequence[float]) -> str:
+    """The standard error of the mean; nothing for one value.
+
+    >>> error_of([1.0, 2.0, 3.0]), error_of([1.0])
+    ('0.58', '')
+    """
+    return f"{stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
 
 
 def stock(run: prepare.Prepared, place: Path) -> Any:
