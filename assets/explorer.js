@@ -281,6 +281,7 @@ async function mine(keys) {
   if (!place.childElementCount) place.innerHTML = `<ul>${skeleton(4)}</ul>`;
   const answer = await ask("mine", keys ? { delete: keys } : {});
   place.innerHTML = answer.html || answer.error;
+  if (keys) poll(); // the download of what was deleted is not offered any more
 }
 
 async function rated(snapshot) {

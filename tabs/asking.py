@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from multimodel.errors import MultimodelError
+from multimodel.errors import InvalidParameter, MultimodelError
 
 from .explorer_list import error_html
 
@@ -18,14 +18,14 @@ Answer = dict[str, Any]
 def answering(function: Callable[[Any, Answer], Answer], retry: str = "") -> Callable[[Any, Answer | None], Answer]:
     """Errors of ours become an answer too: {"error": HTML}. The page sends one object or nothing.
 
-    `retry`: the action of a button that asks again.
+    `retry`: the action of a button that asks again, where the same question may be answered another time.
     """
 
     def answer(self: Any, asked: Answer | None = None) -> Answer:
         try:
             return function(self, asked if isinstance(asked, dict) else {})
         except MultimodelError as error:
-            return {"error": error_html(error, retry)}
+            return {"error": error_html(error, "" if isinstance(error, InvalidParameter) else retry)}
 
     answer.__name__ = function.__name__
     answer.__doc__ = function.__doc__

@@ -181,7 +181,11 @@ class Explorer:
         claimed = [part for download in self.engine.downloads.all() for part in download.parts]
         note = ""
         if keys := str(asked.get("delete", "")).split("\n") if asked.get("delete") else []:
+            gone = {item.model for item in stored.inventory(self.settings, claimed).models if item.key in keys}
             freed = stored.delete(keys, self.settings, claimed)
+            for download in self.engine.downloads.all():
+                if download.state == "done" and str(download.model) in gone:
+                    self.engine.downloads.cancel(download.model)
             note = f'<div class="mx-done" role="status">{escape(freed_text(freed, datetime.now()))}</div>'
         return {"html": note + mine_html(stored.inventory(self.settings, claimed), _today())}
 

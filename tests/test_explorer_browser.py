@@ -236,6 +236,7 @@ def download_and_delete(explorer: Explorer) -> None:
     explorer.see("button[data-sure]", r"Delete, free 1\d\.\d MB").click()
     explorer.see(".mx-done", r"1\d\.\d MB freed")
     explorer.see("[data-mine]", "No model has been downloaded")
+    page.locator('[data-state="done"]').wait_for(state="detached")
 
 
 def compare_ratings(explorer: Explorer) -> None:
