@@ -409,9 +409,11 @@ class Board:
                 self._commit(replace(before, revision=self.revision + 1, lanes=lanes, shared=self.shared, blind=blind))
 
     def branch(self, key: str, turn: int) -> Conversation:
-        """The conversation up to this turn, and in the other columns as far, as one of its own."""
+        """The conversation up to this turn, and in the other columns as far, as one of its own. Raises BadRequest."""
         with self._lock:
             self._settle()
+            if turn not in self._tree:
+                raise BadRequest("That answer is not here any more.", hint="Load the page again.")
             depth = len(self._tree.path(turn))
             heads = {lane.key: [t.id for t in self._path(lane)[:depth]] for lane in self._state.lanes}
             heads[key] = [turn]

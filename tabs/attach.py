@@ -27,6 +27,7 @@ from .scripted import asset, scripted
 from .view import warning
 
 BOARDS = 200  # whose files wait at most; those that wait longest leave first
+SPACE = 256_000_000  # bytes of them all, likewise
 
 
 class Pending:
@@ -47,8 +48,12 @@ class Pending:
             files = (*(other for other in self._files.get(id, ()) if other.hash != file.hash), file)
             check(files)
             self._files[id] = files
-            while len(self._files) > BOARDS:
+            self._files.move_to_end(id)
+            while len(self._files) > 1 and (len(self._files) > BOARDS or self._held() > SPACE):
                 self._files.popitem(last=False)
+
+    def _held(self) -> int:
+        return sum(len(file.body) for files in self._files.values() for file in files)
 
     def remove(self, id: str, hash: str) -> None:
         """Send this one no more."""

@@ -16,6 +16,7 @@ from multimodel.attach import read
 from multimodel.attach_child import PIXELS, ROWS, SIDE, answer
 from multimodel.attachment import ALTOGETHER, LARGEST, LONGEST, MOST, Attachment, check, given, plain_name
 from multimodel.errors import BadRequest, FileRefused
+from tabs import attach as panel
 
 from .samples import archive, pdf, png, workbook
 from .support import ROOT
@@ -229,3 +230,16 @@ def test_there_is_an_end_to_what_goes_with_a_prompt() -> None:
         check([Attachment("a", "text", 1)] * (MOST + 1))
     with pytest.raises(BadRequest, match="characters together"):
         check([Attachment("a", "text", 1, text="x" * (ALTOGETHER // 2 + 1))] * 2)
+
+
+def test_files_that_wait_longest_leave_where_all_of_them_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(panel, "SPACE", 25)
+    pending = panel.Pending()
+    first, second, third = (Attachment(f"{name}.txt", "text", 10, text=name * 10) for name in "abc")
+    pending.add("one", first)
+    pending.add("two", second)
+    assert pending.of("one") and pending.of("two")
+    pending.add("one", third)  # 30 bytes, and "two" has waited longest
+    assert pending.of("one") == (first, third) and pending.of("two") == ()
+    pending.add("one", Attachment("d.txt", "text", 10, text="d" * 10))
+    assert len(pending.of("one")) == 3, "one prompt's files stay together; they have their own limits"

@@ -175,6 +175,11 @@ def test_undo_has_an_end(board: Board) -> None:
     assert steps <= UNDO
 
 
+def test_there_is_no_branch_from_an_answer_that_is_not_here(board: Board) -> None:
+    with pytest.raises(BadRequest, match="not here any more"):
+        board.branch(board.columns()[0].key, 99)
+
+
 def test_a_branch_is_cut_where_it_was_made_in_every_column(board: Board) -> None:
     first = board.columns()[0]
     branch = board.branch(first.key, first.turns[1].id)
