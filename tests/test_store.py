@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -23,7 +24,17 @@ from multimodel.settings import ChatSettings, Settings
 from multimodel.store import Store
 from multimodel.store.database import NAME, Database
 from multimodel.store.schema import MIGRATIONS
-from multimodel.types import Chunk, LoadOptions, ModelId, SamplingParams, Snapshot, Timing, TokenLogprob, Usage
+from multimodel.types import (
+    Chunk,
+    LoadOptions,
+    ModelId,
+    SamplingParams,
+    Snapshot,
+    Timing,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
 
 from .support import Fakes, Reply, eventually, fails, says, until
 
@@ -126,6 +137,28 @@ def test_the_words_are_kept_as_they_come(running: Callable[..., Engine], folder:
         go.set()
         eventually(lambda: other.execute("SELECT count(*) FROM turns WHERE text = 'so far'").fetchone() == (2,))
         assert other.execute("SELECT count(*) FROM pieces").fetchone() == (0,)
+
+
+def test_a_call_is_kept_as_it_comes(running: Callable[..., Engine], folder: Path, tmp_path: Path) -> None:
+    go, begun = Event(), ToolCall("weather", '{"city": "Par', "1")
+
+    def reply(_: object) -> Generator[Chunk]:
+        yield Chunk(calls=(replace(begun, arguments=""),))
+        yield Chunk(calls=(begun,))
+        go.wait(60)
+        yield Chunk(finish_reason="stop")
+
+    board = Boards(running(reply, folder=folder)).get(None)
+    board.send("Hello?")
+    held = "SELECT count(DISTINCT turn) FROM pieces WHERE calls LIKE '%Par%'"
+    (later := tmp_path / "later").mkdir()
+    with closing(sqlite3.connect(folder / NAME)) as now, closing(sqlite3.connect(later / NAME)) as copy:
+        eventually(lambda: now.execute(held).fetchone() == (2,))
+        now.backup(copy)  # as the app would leave it if it ended here
+    go.set()
+    eventually(lambda: not board.active())
+    for column in Boards(running(folder=later)).get(board.id).columns():
+        assert (column.turns[0].answer.calls, column.turns[0].answer.finish_reason) == ((begun,), "interrupted")
 
 
 KILLED = """

@@ -70,6 +70,7 @@ FAIR: TypeAdapter[FairLane] = TypeAdapter(FairLane)
 STATE: TypeAdapter[State] = TypeAdapter(State)
 OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
 LOGPROBS: TypeAdapter[list[Logprob]] = TypeAdapter(list[Logprob])
+CALLS: TypeAdapter[tuple[ToolCall, ...]] = TypeAdapter(tuple[ToolCall, ...])
 RESULTS: TypeAdapter[tuple[ToolResult, ...]] = TypeAdapter(tuple[ToolResult, ...])
 
 KEY = r"^[\w-]{1,40}$"  # of a column; it becomes part of the page

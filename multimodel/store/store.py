@@ -23,7 +23,7 @@ from ..waiting import Queue
 from . import forms
 from .database import Database, transaction
 from .files import FILES, forms_of
-from .forms import BALLOT, FAIR, LOGPROBS, OPTIONS, RESULTS, STATE, WAITING, Ending, WaitingForm
+from .forms import BALLOT, CALLS, FAIR, LOGPROBS, OPTIONS, RESULTS, STATE, WAITING, Ending, WaitingForm
 from .shelf import Shelf
 from .writer import Writer, end, told
 
@@ -395,11 +395,12 @@ def _lane(body: str) -> FairLane:
 
 def _interrupted(connection: sqlite3.Connection, conversation: str, turn: int, model: str) -> None:
     """End an answer with what was written of it."""
-    sql = "SELECT text, reasoning, ttft, total FROM pieces WHERE conversation = ? AND turn = ? ORDER BY number"
+    sql = "SELECT text, reasoning, calls, ttft, total FROM pieces WHERE conversation = ? AND turn = ? ORDER BY number"
     pieces = connection.execute(sql, (conversation, turn)).fetchall()
-    ttft, total = pieces[-1][2:] if pieces else (None, None)
+    ttft, total = pieces[-1][3:] if pieces else (None, None)
     text, reasoning = ("".join(piece[i] for piece in pieces) for i in (0, 1))
-    what = Ending(finish_reason="interrupted", ttft=ttft, total=total)
+    calls = ([()] + [CALLS.validate_json(piece[2]) for piece in pieces if piece[2]])[-1]
+    what = Ending(finish_reason="interrupted", ttft=ttft, total=total, calls=calls)
     end(connection, (conversation, turn), forms.answer(_model(model), text, reasoning, what))
 
 

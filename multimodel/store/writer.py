@@ -17,7 +17,7 @@ from ..errors import MultimodelError, NotKept
 from ..runs import Run
 from ..types import Snapshot, ToolCall, whole
 from .database import transaction
-from .forms import LOGPROBS, ending, logprobs_form
+from .forms import CALLS, LOGPROBS, ending, logprobs_form, written
 
 BEAT = 0.1  # seconds between two commits while something is being answered
 SHARE = 0.02  # of a core that the writer may take: it beats more slowly where a commit takes long
@@ -133,10 +133,15 @@ def _now(then: _Followed) -> _Followed:
     if snapshot is then.snapshot:
         return then
     lengths = len(snapshot.text), len(snapshot.reasoning), len(snapshot.logprobs)
-    if lengths == (then.text, then.reasoning, then.logprobs) and not snapshot.done:
+    known = lengths == (then.text, then.reasoning, then.logprobs) and snapshot.calls == _calls(then)
+    if known and not snapshot.done:
         return then
     text, reasoning, logprobs = lengths
     return _Followed(then.run, snapshot, text, reasoning, logprobs, then.pieces + 1)
+
+
+def _calls(followed: _Followed) -> tuple[ToolCall, ...]:
+    return followed.snapshot.calls if followed.snapshot else ()
 
 
 def _write(connection: sqlite3.Connection, key: Key, then: _Followed, now: _Followed) -> None:
@@ -149,8 +154,9 @@ def _write(connection: sqlite3.Connection, key: Key, then: _Followed, now: _Foll
         end(connection, key, snapshot)
         return
     text, reasoning = whole(snapshot.text[then.text :]), whole(snapshot.reasoning[then.reasoning :])
-    row = (*key, now.pieces, text, reasoning, snapshot.timing.ttft, snapshot.timing.total)
-    connection.execute("INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    calls = written(CALLS, _clean(snapshot).calls) if snapshot.calls != _calls(then) else ""
+    row = (*key, now.pieces, text, reasoning, snapshot.timing.ttft, snapshot.timing.total, calls)
+    connection.execute("INSERT INTO pieces VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def end(connection: sqlite3.Connection, key: Key, answer: Snapshot) -> None:
