@@ -9,11 +9,12 @@ from difflib import get_close_matches
 from .errors import InvalidParameter
 from .hardware import Hardware
 from .memory import Target, target_of
+from .memory.target import kind_of
 
 GIB = 1 << 30
 HERE = "here"
 SIZE = re.compile(r"(.*?)\b(\d{1,4}(?:\.\d{1,2})?)\s*(?:gb|gib|g)?\s*(?:ram|vram|memory)?$", re.IGNORECASE)
-
+TURNED = re.compile(r"(\d{1,4}(?:\.\d{1,2})?)\s*(?:gb|gib|g)\s+(.+)", re.IGNORECASE)  # the size first
 BARE = re.compile(r"\d{1,3}(?:\.\d+)?\s*(?:gb|gib|g)?", re.IGNORECASE)  # a size and nothing else
 
 APPLE = "Apple Silicon"
@@ -96,7 +97,9 @@ def _known(text: str) -> Machine | None:
 
 
 def _typed(text: str) -> Machine:
-    """A size, with a name before it where one was typed; without a name, of a GPU."""
+    """A size, with a name before it, or that of a GPU or an Apple computer after it; without a name, of a GPU."""
+    if (turned := TURNED.fullmatch(text.strip())) and kind_of(turned[2]) != "cpu":
+        text = f"{turned[2]}, {turned[1]} GB"
     found = SIZE.fullmatch(text.strip())
     gib = float(found[2]) if found else 0
     before = found[1].strip(" ,:") if found else ""

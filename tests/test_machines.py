@@ -39,6 +39,8 @@ def test_every_known_machine_keeps_some_memory_for_itself(name: str) -> None:
         ("64 GB RAM", "PC, 64 GB", "cpu", 64),
         ("M2 Ultra 192 GB", "M2 Ultra", "mps", 192),
         ("my box: 12 GiB", "my box", "cpu", 12),
+        ("16 GB Mac", "Mac", "mps", 16),
+        ("24gb GPU", "GPU, 24 GB", "cuda", 24),
         ("rtx 3060", "GeForce RTX 3060", "cuda", 12),
         ("4090", "GeForce RTX 4090", "cuda", 24),
         ("h100", "NVIDIA H100", "cuda", 80),
