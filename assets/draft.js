@@ -13,5 +13,6 @@
     box().value = text;
     box().dispatchEvent(new Event("input", { bubbles: true }));
   };
-  document.addEventListener("mm-state", bring, { once: true });
+  const [visit] = performance.getEntriesByType("navigation");
+  if (visit?.type === "reload") document.addEventListener("mm-state", bring, { once: true }); // not in a page opened anew
 }

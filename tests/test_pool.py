@@ -392,7 +392,7 @@ class TestReal:
             answer(engine, tiny)
         (load,) = engine.estimator._calibration.loads
         (resident,) = engine.pool.residents()
-        assert (load.model, load.predicted) == (str(tiny), resident.predicted)
+        assert (load.model, load.predicted) == (tiny.name, resident.predicted)
         assert load.measured > 10_000_000
         assert (
             resident.facts

@@ -352,7 +352,7 @@ def test_all_figures_are_those_that_are_known() -> None:
         name: figure
         for name, figure, _ in all_figures(Snapshot(ECHO, "x", timing, usage, "stop", memory=2_500_000_000))
     }
-    assert rows["Time per output token"] == "20.0 ms" and rows["Prompt tokens"] == "280 of 300 reused"
+    assert rows["Time per output token"] == "33.3 ms" and rows["Prompt tokens"] == "280 of 300 reused"
     assert rows["Of them thoughts"] == "40 tokens" and rows["Peak memory"] == "2.5 GB" and rows["End"] == "finished"
     assert "Cost" not in rows
     bare = {name for name, _, _ in all_figures(Snapshot(ECHO, "x", Timing(0.0), finish_reason="stopped"))}

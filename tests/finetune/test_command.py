@@ -125,7 +125,10 @@ def test_the_end_tells_what_to_do_next() -> None:
 
 @pytest.mark.slow
 def test_a_run_is_stopped_by_ctrl_c_and_resumed(home: Path) -> None:
-    options = ["data.csv", "--name", "stopped", "--base", str(home / "encoder"), "--epochs", "200"]
+    head, *rows = (home / "data.csv").read_text(encoding="utf-8").splitlines()
+    many = [row.replace(" ", f" {number} ", 1) for number in range(10) for row in rows]  # it must not end by itself
+    (home / "many.csv").write_text("\n".join([head, *many]), encoding="utf-8")
+    options = ["many.csv", "--name", "stopped", "--base", str(home / "encoder"), "--epochs", "200"]
     options += ["--early-stopping", "0", "--precision", "float32", "--largest-batch"]
     command = [sys.executable, "-m", "multimodel.finetune", *options]
     process = subprocess.Popen(
