@@ -105,7 +105,7 @@ def begin(tab: Tab, folder: Path, name: str, epochs: int) -> None:
     tab.set("other", str(folder / "encoder"))
     tab.set("name", name)
     tab.set("epochs", str(epochs))
-    tab.set("batch_size", "8")
+    tab.set("batch_size", "2")  # many steps, so that it does not end while the page is being looked at
     tab.find(".mf-more summary").click()
     tab.set("early_stopping", "0")
     tab.see(".mf-memory", "Fits")
