@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -296,9 +296,9 @@ class Place:
                 self._pool.tried(plan, facts.flash_attention)
             self.plan = plan.at(flash_attention=facts.flash_attention)
 
-    def start(self) -> Worker:
-        """A new process for the model of this place."""
-        worker = Worker(str(self.spec.id), threads=self._pool.cores.total)
+    def start(self, more: Mapping[str, str] | None = None) -> Worker:
+        """A new process for the model of this place; `more`: variables of its environment."""
+        worker = Worker(str(self.spec.id), threads=self._pool.cores.total, more=more)
         with self._pool.lock:
             self._process = worker
         return worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Machine:
         free = self.total - sum(process.memory() for process in self.processes)
         return Device("cpu", "test", self.total, free, "float32", "")
 
-    def process(self, name: str, *, threads: int) -> Process:
+    def process(self, name: str, *, threads: int, more: Mapping[str, str] | None = None) -> Process:
         self.processes.append(Process(name, threads=threads))
         return self.processes[-1]
 

@@ -8,6 +8,7 @@ from ..locate import locate
 from ..pool import Pool
 from ..settings import Settings
 from ..types import ModelSpec, SamplingParams
+from ..workers.pages import environment
 from .local import LocalBackend
 
 TAKES = frozenset(field.name for field in fields(SamplingParams)) - {"tool_choice"}
@@ -16,4 +17,4 @@ TAKES = frozenset(field.name for field in fields(SamplingParams)) - {"tool_choic
 
 def connect(spec: ModelSpec, settings: Settings, pool: Pool) -> LocalBackend:
     """The GGUF model of an id; found and loaded by its first answer."""
-    return LocalBackend(spec, settings, pool, runtime="llama", locate=locate, takes=TAKES)
+    return LocalBackend(spec, settings, pool, runtime="llama", locate=locate, takes=TAKES, environment=environment())

@@ -6,7 +6,7 @@ Backends of local models are a few lines each: they name their runtime and what 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from dataclasses import replace
@@ -55,8 +55,12 @@ class LocalBackend:
         runtime: str,
         locate: Locate,
         takes: frozenset[str],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`runtime`: the module under `workers` that runs it. `takes`: the sampling parameters it honours."""
+        """`runtime`: the module under `workers` that runs it. `takes`: the sampling parameters it honours.
+
+        `environment`: variables that its process has beside those that all have.
+        """
         self.model = spec.id
         self.capabilities = Capabilities(params=takes, local=True, prefill=True)
         self._spec = resolved(spec, settings)
@@ -66,6 +70,7 @@ class LocalBackend:
         self._place = pool.place(self._spec)
         self._runtime = runtime
         self._locate = locate
+        self._environment = environment
         self._fresh = False
 
     def afresh(self) -> Self:
@@ -173,7 +178,7 @@ class LocalBackend:
         self._place.make_room(plan)
         if note := squeezed(plan, self._spec.load):
             yield Chunk(note=note)
-        worker = self._place.start()
+        worker = self._place.start(self._environment)
         worker.files = stamp(located.path)
         try:
             with closing(worker.load(self._runtime, located.path, self._options(plan))) as events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -31,8 +31,11 @@ LOADING = 0  # the id under which the events of `load` are routed; requests coun
 class Worker:
     """One child process. Several threads may ask at once; each has its own queue of events."""
 
-    def __init__(self, name: str, *, threads: int) -> None:
-        """Start the child for the model called `name`; `threads` is its first share of the cores."""
+    def __init__(self, name: str, *, threads: int, more: Mapping[str, str] | None = None) -> None:
+        """Start the child for the model called `name`; `threads` is its first share of the cores.
+
+        `more`: variables of its environment, beside those that all children have.
+        """
         self.name = name
         self.facts: Facts | None = None  # known once loaded
         self.files = Loaded()  # which it was loaded from; who loads it knows
@@ -44,7 +47,7 @@ class Worker:
         self._ended: Frame | None = None  # why no more events will come
         self._closing = False
         self._said: deque[bytes] = deque(maxlen=64)  # the last lines of its standard error
-        self._process = spawn("multimodel.workers.child", threads=threads)
+        self._process = spawn("multimodel.workers.child", threads=threads, more=more)
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
         self._stdin, self._stdout, self._stderr = (cast(BinaryIO, pipe) for pipe in pipes)
         self._readers = [Thread(target=target, daemon=True) for target in (self._read_events, self._read_stderr)]

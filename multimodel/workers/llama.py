@@ -1,9 +1,10 @@
-"""GGUF models through llama.cpp: one context, several answers in every forward pass, prefixes computed once.
+"""GGUF models through llama.cpp: one context, several answers in a forward pass, prefixes computed once.
 
 Each sequence of the KV cache is a slot. A slot keeps what it has evaluated after its answer has ended;
 a new prompt begins where the longest common prefix of any slot ends, and waits where another is reading the same
 beginning just now. An answer is a row of tokens still to be evaluated: at first the prompt, later one token at a time,
-so reading and decoding are the same thing here and share every batch.
+so reading and decoding are the same thing here and share a batch. Answers that only decode have a pass each where that
+is quicker.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import Fitted, fit, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
+from .pages import worth_copying
+from .passes import Passes
 from .prefill import Chunks
 from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
 from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame, prompt_frame
@@ -44,7 +47,9 @@ def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> 
         hint = "Choose the device auto or cpu, or install llama-cpp-python built for your GPU."
         raise MissingDependency("This build of llama.cpp uses no GPU.", hint=hint)
     gpu_layers = 0 if options.device == "cpu" else -1 if options.gpu_layers is None else options.gpu_layers
-    model = Model(path, gpu_layers, _throttled(lambda done: progress("loading", done, "")), options.chat_template)
+    told = _throttled(lambda done: progress("loading", done, ""))
+    mapped = device() != "cpu" or not worth_copying(path.stat().st_size, free)
+    model = Model(path, gpu_layers, told, options.chat_template, mapped=mapped)
     if not model.generates:
         raise BrokenFile(f"{path.name} is not a model that writes text.", hint="Choose a chat model.")
     length = min(options.context_length or DEFAULT_CONTEXT, int(model.train_context * options.rope_factor))
@@ -139,6 +144,7 @@ class LlamaRuntime:
         self._slots = [Slot(i) for i in range(slots)]
         self._clock = itertools.count(1)
         self._chunks = Chunks()
+        self._passes = Passes()
         self.facts = Facts(
             context_length=context_length,
             device=device(),
@@ -193,13 +199,19 @@ class LlamaRuntime:
 
     def step(self) -> list[Frame]:
         """See `protocol.Runtime`."""
-        began = time.perf_counter()
         for slot in self._slots:
             self._follow(slot)
         shares = self._shares()
-        self._evaluate(shares)
-        self._chunks.took(sum(count for _, count in shares), time.perf_counter() - began)
-        return [event for slot, _ in shares if slot.answer for event in self._advance(slot.answer)]
+        decoding = not any(slot.answer.reading for slot, _ in shares if slot.answer)
+        together = not decoding or self._passes.together(len(shares))
+        began = time.perf_counter()
+        events = [event for group in ([shares] if together else [[s] for s in shares]) for event in self._pass(group)]
+        took = time.perf_counter() - began
+        if decoding:
+            self._passes.took(len(shares), together, took)
+        else:
+            self._chunks.took(sum(count for _, count in shares), took)
+        return events
 
     def drop(self, id: int) -> None:
         """See `protocol.Runtime`."""
@@ -220,6 +232,7 @@ class LlamaRuntime:
     def set_threads(self, count: int) -> None:
         """See `protocol.Runtime`."""
         self._context.set_threads(count)
+        self._passes.restart()
 
     def cached(self) -> int:
         """See `protocol.Runtime`."""
@@ -329,6 +342,11 @@ class LlamaRuntime:
             left -= count if answer.reading else 0
             shares.append((slot, count))
         return [share for share in shares if share[1]]
+
+    def _pass(self, shares: Sequence[tuple[Slot, int]]) -> list[Frame]:
+        """Evaluate everyone's share at once; what it brought them."""
+        self._evaluate(shares)
+        return [event for slot, _ in shares if slot.answer for event in self._advance(slot.answer)]
 
     def _evaluate(self, shares: Sequence[tuple[Slot, int]]) -> None:
         """One forward pass over everyone's share."""

@@ -52,15 +52,24 @@ class Model:
     """The weights and the vocabulary of one GGUF file."""
 
     def __init__(
-        self, path: Path, gpu_layers: int, progress: Callable[[float], None], template: str | None = None
+        self,
+        path: Path,
+        gpu_layers: int,
+        progress: Callable[[float], None],
+        template: str | None = None,
+        *,
+        mapped: bool = True,
     ) -> None:
-        """Load it; `gpu_layers` below zero means all, `template` stands in for the model's own. Raises BrokenFile."""
+        """Load it; `gpu_layers` below zero means all, `template` stands in for the model's own. Raises BrokenFile.
+
+        `mapped`: the weights stay in the file, in pages that leave memory when it gets short; else they are read.
+        """
         self._template = template
         native.llama_backend_init()
         native.llama_log_set(_keep_for_c, ctypes.c_void_p(0))
         params = native.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        params.load_mode = native.LLAMA_LOAD_MODE_MMAP
+        params.load_mode = native.LLAMA_LOAD_MODE_MMAP if mapped else native.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = not _has_amx()
         params.progress_callback = tell = native.llama_progress_callback(_going_on(progress))
         _said.clear()
