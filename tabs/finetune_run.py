@@ -171,11 +171,12 @@ def bars_html(shown: Shown) -> str:
     epoch = min(update.epochs, int(update.epoch) + 1) if update.epochs else 0
     whole = f"{update.step:,} of {counted(update.total_steps, 'step')}" if update.total_steps else ""
     part = f"{epoch} of {update.epochs}" if update.epochs else ""
-    judged = "" if update.evaluated is None else f"{update.evaluated:.0%}"
+    name, third = ("Preparing", update.prepared) if update.phase == "preparing" else ("Evaluation", update.evaluated)
+    share = "" if third is None else f"{third:.0%}"
     bars = (
         _bar("Run", update.fraction, whole, f"{update.fraction:.0%}")
         + _bar("Epoch", update.epoch_fraction if update.step else 0.0, part, "")
-        + _bar("Evaluation", update.evaluated or 0.0, judged, "")
+        + _bar(name, third or 0.0, share, "")
     )
     return f'<div class="mf-bars">{bars}</div><div class="mf-now" aria-live="off">{_now(shown)}</div>'
 
@@ -256,6 +257,9 @@ def plan_html(update: TrainUpdate) -> str:
         facts.append(("Precision", str(plan["precision"]), str(plan.get("precision_reason", ""))))
     if plan.get("learning_rate"):
         facts.append(("Learning rate", f"{plan['learning_rate']:g}", str(plan.get("learning_rate_reason", ""))))
+    if plan.get("adaptation"):
+        rounds = counted(plan["adaptation"], "epoch")
+        facts.append(("Adaptive pretraining", rounds, str(plan.get("adaptation_reason", ""))))
     if plan.get("max_length"):
         facts.append(("Max length", f"{plan['max_length']} tokens", str(plan.get("max_length_reason", ""))))
     if plan.get("trained_parameters"):

@@ -23,6 +23,7 @@ DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}
 LABELS = {
     "epochs": "Epochs",
     "learning_rate": "Learning rate",
+    "adaptation": "Adaptive pretraining",
     "batch_size": "Batch size",
     "max_length": "Max length",
     "class_weights": "Class weights",
@@ -44,7 +45,8 @@ LABELS = {
     "seed": "Seed",
 }
 COMMON = ("epochs", "batch_size", "learning_rate", "max_length")
-EMPTY = {"learning_rate": "auto", "max_length": "auto", "checkpoint_steps": "auto"}  # what an empty field means
+EMPTY = dict.fromkeys(("adaptation", "checkpoint_steps", "learning_rate", "max_length"), "auto")
+"""What an empty field means."""
 FRACTIONS = frozenset({"learning_rate", "validation_size", "test_size", "warmup", "weight_decay"})
 SIZES = {BUILT_IN: "built in", **dict.fromkeys(ALIASES, "from the Hub")}
 MOST_ROWS = 256  # of a batch that is proposed

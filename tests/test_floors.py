@@ -96,6 +96,7 @@ FLOORS = [  # a module imports only from the floors above its line; a folder sta
 TRAINING = [  # what runs in the processes that train and predict
     f"multimodel.finetune.{name}"
     for name in (
+        "adapt",
         "classifier",
         "forward",
         "onnx_child",

@@ -277,6 +277,7 @@ class Jobs:
         if not set(changes) <= HARMLESS:
             for path in checkpoints.all_of(folder):
                 checkpoints.remove(path)
+            runfolder.forget_adaptation(folder)
             for name in (runfolder.PLAN, runfolder.TRAINED):
                 (folder / name).unlink(missing_ok=True)
         changed.save(folder)

@@ -20,7 +20,7 @@ from .labels import LabelMap
 from .report import max_length
 from .runfolder import Order
 from .trainer import Rows
-from .tuning import add_lora, choose_learning_rate, choose_precision, counted, freeze
+from .tuning import add_lora, choose_adaptation, choose_learning_rate, choose_precision, counted, freeze
 from .types import SPLITS, TrainConfig
 
 
@@ -96,6 +96,7 @@ def _plan(run: Prepared, ids: list[list[int]], writer: Writer) -> dict[str, Any]
     device = best_device(run.config.device).type
     writer.phase("preparing", "measuring which number format is faster")
     precision, reason = choose_precision(run.model, ids, run.pad, run.config.precision, device)
+    rounds, why_rounds = choose_adaptation(Path(run.order.base), every, rows.in_splits(run.data)["train"], run.config)
     rate, why_rate = choose_learning_rate(every, run.config.learning_rate, run.config.lora_rank > 0)
     writer.phase("preparing", "scoring the baseline")
     judged = _judged_on(run.data)
@@ -103,6 +104,8 @@ def _plan(run: Prepared, ids: list[list[int]], writer: Writer) -> dict[str, Any]
         "device": device,
         "precision": precision,
         "precision_reason": reason,
+        "adaptation": rounds,
+        "adaptation_reason": why_rounds,
         "learning_rate": rate,
         "learning_rate_reason": why_rate,
         "parameters": every,

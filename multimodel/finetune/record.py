@@ -65,7 +65,8 @@ def _write(path: Path, value: Any) -> None:
 
 def metadata(run: Prepared, trained: Trained, session: Session) -> dict[str, Any]:
     """What somebody needs who wants to make the model again, or to judge it."""
-    parameters = run.config.asdict() | {name: run.plan[name] for name in ("learning_rate", "max_length", "precision")}
+    chosen = ("adaptation", "learning_rate", "max_length", "precision")
+    parameters = run.config.asdict() | {name: run.plan[name] for name in chosen if name in run.plan}
     return {
         "name": run.config.name,
         "task": run.labels.task,

@@ -4,6 +4,8 @@
              data.jsonl        the rows, with their splits
              plan.json         what was chosen at the first start; a resume keeps to it
              events.jsonl      the story
+             adapting/         checkpoints of adaptive pretraining, sealed; gone once it is done
+             adapted.safetensors  what it made of the base model; there whole or not at all
              checkpoint-STEP/  sealed: the newest two and the best
              trained.json      training is over: which checkpoint is the model; only the rest is to be done
              stop              asks the process to stop
@@ -14,6 +16,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ from .types import TrainConfig
 RUN = "run.json"
 DATA = "data.jsonl"
 PLAN = "plan.json"
+ADAPTING, ADAPTED = "adapting", "adapted.safetensors"
 TRAINED = "trained.json"
 LOCK = "lock"
 STDERR = "stderr.txt"
@@ -119,3 +123,9 @@ def forget(folder: Path) -> None:
     trained = Trained.load(folder)
     if trained and trained.phase == "stopped":
         (folder / TRAINED).unlink()
+
+
+def forget_adaptation(folder: Path) -> None:
+    """Remove what adaptive pretraining has left: it is over, or is to begin anew."""
+    shutil.rmtree(folder / ADAPTING, ignore_errors=True)
+    (folder / ADAPTED).unlink(missing_ok=True)

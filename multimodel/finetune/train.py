@@ -11,6 +11,7 @@ from transformers import PrinterCallback
 
 from ..settings import ModelSettings, Settings, TrackingSettings, process_rank
 from . import checkpoints
+from .adapt import adapt
 from .classifier import quiet
 from .control import Control
 from .events import Writer
@@ -19,7 +20,7 @@ from .order import by_length
 from .prepare import Prepared, prepare
 from .record import Session, build
 from .reporter import Reporter, Rules, check_room, judge
-from .runfolder import Trained
+from .runfolder import Trained, forget_adaptation
 from .store import Store
 from .tracking import tracked
 from .trainer import GroupedTrainer, arguments, class_weights, collate, figures, loss_function
@@ -35,6 +36,9 @@ def train(folder: Path, writer: Writer, control: Control) -> None:
     run = prepare(folder, writer)
     session.mark("preparing")
     if not Trained.load(folder):
+        if not adapt(run, writer, control):
+            return
+        session.mark("adapting")
         _train(run, writer, control)
     session.mark("training")
     trained = None if process_rank() else Trained.load(folder)
@@ -119,6 +123,7 @@ def _finish(run: Prepared, writer: Writer, trained: Trained, session: Session) -
     store = Store(Settings(models=ModelSettings(fine_tuned_dir=Path(run.order.models))))
     target = store.publish(built, run.config.name)
     if trained.phase == "done":  # a stopped run may go on
+        forget_adaptation(run.folder)
         for path in checkpoints.all_of(run.folder):
             checkpoints.remove(path)
     shown = {name: value for name, value in found.metrics.items() if isinstance(value, int | float)}

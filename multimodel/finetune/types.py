@@ -36,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "validation_size": (0.0, 0.5),
     "test_size": (0.0, 0.5),
     "epochs": (1, 200),
+    "adaptation": (0, 100),
     "learning_rate": (1e-7, 0.1),
     "warmup": (0.0, 0.9),
     "weight_decay": (0.0, 1.0),
@@ -66,6 +67,7 @@ HELP: dict[str, str] = {
     "base": "The encoder to start from: encoder (built in), a folder, or OWNER/REPO on the Hub.",
     "name": "What the model will be called; its folder has this name.",
     "epochs": "How often training sees every row.",
+    "adaptation": "Epochs of guessing masked words of your texts before; empty: chosen for the base model, 0: none.",
     "learning_rate": "How far each step goes; empty: chosen for the size of the base model.",
     "schedule": "How the learning rate falls from its highest value to the end.",
     "warmup": "The share of all steps during which the learning rate rises from zero.",
@@ -112,6 +114,7 @@ class TrainConfig:
     test_size: float = 0.1  # fraction of the rows
     base: str = BUILT_IN
     epochs: int = 3
+    adaptation: int | None = None  # epochs
     learning_rate: float | None = None
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = 0.1  # fraction of the steps

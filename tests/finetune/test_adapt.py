@@ -1,0 +1,189 @@
+"""Adaptive pretraining: what is masked, what is learned, and that no kill or stop in the middle changes the outcome."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM
+
+from bench.kills import Forks, ordered, survive
+from multimodel.errors import InvalidParameter
+from multimodel.finetune import adapt
+from multimodel.finetune.classifier import load_tokenizer
+from multimodel.finetune.control import STOP
+from multimodel.finetune.events import Reader, fold
+from multimodel.finetune.runfolder import ADAPTED, ADAPTING, forget
+from multimodel.finetune.trainer import Rows
+from multimodel.finetune.tuning import ADAPTATION, SMALL, choose_adaptation
+from multimodel.finetune.types import TrainConfig, TrainUpdate
+
+from .support import sentences, settings_in, tiny_encoder, write_csv
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows, and a small encoder that can guess words."""
+    folder = tmp_path_factory.mktemp("adapt")
+    tiny_encoder(folder / "encoder", masked=True)
+    tiny_encoder(folder / "headless")
+    write_csv(folder / "data.csv", sentences(200))
+    return folder
+
+
+def config(place: Path, name: str, **settings: object) -> TrainConfig:
+    values = {"data": str(place / "data.csv"), "base": str(place / "encoder"), "name": name, "adaptation": 4}
+    usual = {"epochs": 2, "learning_rate": 3e-3, "checkpoint_steps": 1, "precision": "float32"}
+    return TrainConfig(**values | usual | settings)  # type: ignore[arg-type]
+
+
+def story(folder: Path) -> TrainUpdate:
+    return fold(TrainUpdate(folder.name), Reader(folder).read())
+
+
+def saved(place: Path, name: str) -> bytes:
+    return (place / "models" / name / "model.safetensors").read_bytes()
+
+
+def prepared(place: Path, ids: list[list[int]]) -> Any:
+    """As much of a run as its masked rows need."""
+    run_config, rows = TrainConfig(data="d", name="n", batch_size=4), Rows(ids, [0] * len(ids))
+    return SimpleNamespace(tokenizer=load_tokenizer(place / "encoder"), config=run_config, sets={"train": rows}, pad=0)
+
+
+def test_words_are_masked_each_time_anew_and_always_alike(place: Path) -> None:
+    words = load_tokenizer(place / "encoder")
+    ids = words([text for text, _ in sentences(60)])["input_ids"]
+    rows, again = (adapt.MaskedRows(prepared(place, ids), 3) for _ in range(2))
+    assert len(rows) == 3 * len(ids)
+    masked = total = 0
+    for place_ in range(len(rows)):
+        row = rows[place_]
+        asked = row["truth"] != adapt.REST
+        assert np.array_equal(row["ids"], again[place_]["ids"])
+        assert asked.any() and (row["ids"][asked] == words.mask_token_id).all()
+        assert not np.isin(row["truth"][asked], words.all_special_ids).any()
+        masked, total = masked + asked.sum(), total + len(asked) - 2
+    assert 0.12 < masked / total < 0.25  # short texts have one at least
+    seen = [rows[i]["ids"].tolist() for i in range(len(rows)) if sorted(rows[i]["ids"])]
+    assert len({tuple(row) for row in seen}) > len(ids)
+
+
+def test_a_mask_that_somebody_typed_is_not_asked_for(place: Path) -> None:
+    words = load_tokenizer(place / "encoder")
+    typed = words(["good [MASK] bad"])["input_ids"]
+    assert words.mask_token_id in typed[0]
+    row = adapt.MaskedRows(prepared(place, typed), 1)[0]
+    assert ((row["ids"] == words.mask_token_id) == (row["truth"] != adapt.REST)).all()
+    assert words.mask_token_id not in row["truth"]
+
+
+def test_a_text_without_words_asks_for_nothing(place: Path) -> None:
+    words = load_tokenizer(place / "encoder")
+    row = adapt.MaskedRows(prepared(place, [[words.cls_token_id, words.sep_token_id]]), 1)[0]
+    assert (row["truth"] == adapt.REST).all()
+    batch = adapt.collate(0)([row])
+    model = AutoModelForMaskedLM.from_pretrained(place / "encoder")
+    adapt.keep_masked(model, words.mask_token_id)
+    labels = batch.pop("labels")
+    assert adapt.loss(model(**batch), labels).item() == 0.0
+
+
+def test_logits_of_masked_tokens_are_those_of_the_whole_model(place: Path) -> None:
+    words = load_tokenizer(place / "encoder")
+    rows = adapt.MaskedRows(prepared(place, words([t for t, _ in sentences(8)])["input_ids"]), 1)
+    batch = adapt.collate(0)([rows[i] for i in range(8)])
+    labels = batch.pop("labels")
+    model = AutoModelForMaskedLM.from_pretrained(place / "encoder").eval()
+    with torch.inference_mode():
+        whole = model(**batch, labels=labels)
+        adapt.keep_masked(model, words.mask_token_id)
+        few = model(**batch)
+    assert torch.allclose(few.logits, whole.logits[labels != adapt.REST], atol=1e-6)
+    assert float(adapt.loss(few, labels)) == pytest.approx(float(whole.loss), abs=1e-5)
+
+
+def test_it_learns_the_words_and_says_so(place: Path, pool: Forks) -> None:
+    folder = ordered(config(place, "learned"), settings_in(place))
+    pool.start(folder)
+    assert pool.wait() == 0
+    update = story(folder)
+    assert update.phase == "done"
+    said = next(line for line in update.log if line.startswith("Adaptive pretraining, 4 epochs"))
+    first, last = (float(word.rstrip(".")) for word in said.split() if word[0].isdigit() and "." in word)
+    assert last < first
+    told = [e["fraction"] for e in Reader(folder).read() if e["kind"] == "phase" and e["detail"] == adapt.SAYS]
+    assert told == sorted(told) and told[-1] == 1.0
+    assert (update.plan["adaptation"], update.plan["adaptation_reason"]) == (4, "you chose it")
+    record = json.loads((place / "models" / "learned" / "training_metadata.json").read_text())
+    assert record["parameters"]["adaptation"] == 4 and record["seconds"]["adapting"] > 0
+    assert not (folder / ADAPTED).exists() and not (folder / ADAPTING).exists()
+    assert saved(place, "learned") != _without(place, pool)
+
+
+def _without(place: Path, pool: Forks) -> bytes:
+    folder = ordered(config(place, "without", adaptation=0), settings_in(place))
+    pool.start(folder)
+    assert pool.wait() == 0
+    return saved(place, "without")
+
+
+@pytest.mark.slow
+def test_kills_in_the_middle_end_with_the_same_bits(place: Path, pool: Forks) -> None:
+    settings, settled = settings_in(place), {"gradient_accumulation": 2, "batch_size": 8}
+    survive(pool, ordered(config(place, "whole", **settled), settings), 0, seed=0, longest=0.0)
+    killed = ordered(config(place, "killed", **settled), settings)
+    assert survive(pool, killed, 4, seed=5, longest=0.2) == 4
+    assert saved(place, "killed") == saved(place, "whole")
+
+
+@pytest.mark.slow
+def test_a_stop_in_the_middle_is_no_model_and_goes_on(place: Path, pool: Forks) -> None:
+    settings = settings_in(place)
+    survive(pool, ordered(config(place, "through"), settings), 0, seed=0, longest=0.0)
+    folder = ordered(config(place, "stopped"), settings)
+    (folder / STOP).touch()  # it stops after its first step
+    pool.start(folder)
+    assert pool.wait() == 0
+    update = story(folder)
+    assert (update.phase, update.model, update.step) == ("stopped", None, 0)
+    assert "Resume" in update.detail
+    forget(folder)
+    pool.start(folder)
+    assert pool.wait() == 0
+    assert story(folder).phase == "done"
+    assert saved(place, "stopped") == saved(place, "through")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rows", "settings", "epochs"),
+    [
+        (4_000_000, 500, {}, ADAPTATION),
+        (4_000_000, 40_000, {}, 2),
+        (4_000_000, 1_000_000, {}, 1),
+        (SMALL, 500, {}, 0),
+        (4_000_000, 500, {"lora_rank": 4}, 0),
+        (4_000_000, 500, {"freeze_layers": 1}, 0),
+        (SMALL, 500, {"adaptation": 3}, 3),
+        (4_000_000, 500, {"adaptation": 0}, 0),
+    ],
+)
+def test_it_is_for_small_models_unless_asked_for(
+    place: Path, parameters: int, rows: int, settings: dict[str, int], epochs: int
+) -> None:
+    asked = TrainConfig(data="d", name="n", **settings)
+    found, why = choose_adaptation(place / "encoder", parameters, rows, asked)
+    assert found == epochs and why
+
+
+def test_a_model_that_cannot_guess_words_does_without_and_says_why(place: Path) -> None:
+    asked = TrainConfig(data="d", name="n")
+    assert choose_adaptation(place / "headless", 1, 500, asked) == (0, "the base model has no head that guesses words")
+    with pytest.raises(InvalidParameter, match="headless") as caught:
+        choose_adaptation(place / "headless", 1, 500, asked.merge({"adaptation": 2}))
+    assert "0" in caught.value.hint
