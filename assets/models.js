@@ -134,7 +134,7 @@ const forms = {
 
 async function launch() {
   const count = Number(detail.querySelector("[data-processes]").value);
-  const answer = await ask("launch", { processes: count, gpus: detail.querySelector("[data-gpus]").checked });
+  const answer = await ask("launch", { processes: count, way: detail.querySelector("[data-how]").value });
   detail.querySelector("[data-launch-out]").innerHTML = answer.html || answer.error;
 }
 

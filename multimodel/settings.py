@@ -249,3 +249,8 @@ def tell_libraries(values: Mapping[str, str]) -> None:
 def process_rank() -> int:
     """The place of this process among those that train one model, as torchrun and accelerate say it; 0 when alone."""
     return int(os.environ.get("RANK", "0"))
+
+
+def splits_model() -> bool:
+    """Whether the processes that train one model hold a part of it each (FSDP), as accelerate says it."""
+    return "RANK" in os.environ and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

@@ -28,7 +28,16 @@ from .asking import Answer, answering
 from .explorer_list import linked
 from .files import Background, download_place, url_of
 from .format import size
-from .models_page import code_html, detail_html, models_html, onnx_html, push_html, pushing_html, rename_html
+from .models_page import (
+    WAYS,
+    detail_html,
+    launch_html,
+    models_html,
+    onnx_html,
+    push_html,
+    pushing_html,
+    rename_html,
+)
 
 LONGEST_CARD = 120_000  # characters of a card that are shown
 ONNX = "multimodel.finetune.onnx"
@@ -172,9 +181,11 @@ class Models:
         """The command that trains a model's run again with several processes: {html}."""
         processes = asked.get("processes")
         count = processes if isinstance(processes, int) and 1 <= processes <= 64 else 2
-        gpus = bool(asked.get("gpus"))
-        command = shlex.join(self.engine.jobs.launch_command(self._model(asked).name, count, gpus=gpus))
-        return {"html": code_html("Shell", command)}
+        way = str(asked.get("way"))
+        way = way if way in WAYS else "processor"
+        name, jobs = self._model(asked).name, self.engine.jobs
+        command = jobs.launch_command(name, count, gpus=way == "gpus", split=way == "split")
+        return {"html": launch_html(shlex.join(command), way)}
 
     # behind them
 

@@ -299,17 +299,36 @@ def _label(label: Any) -> str:
 # how to use it, how it was made
 
 
+WAYS = {
+    "processor": ("on the processor", "Each process trains a whole copy on its share of the rows."),
+    "gpus": ("a GPU each", "The same on GPUs, where the first training ran on one."),
+    "split": (
+        "the model split (FSDP)",
+        "No process holds the whole model: for one that is too large for a GPU or a machine. It trains on GPUs where "
+        "the first training did, else on the processor; the saved model is whole.",
+    ),
+}
+"""How several processes train one model: {value: (name, what that means)}."""
+WHERE = "Run it in the folder of MultiModel; the new model takes the place of this one when it is done."
+
+
+def launch_html(command: str, way: str) -> str:
+    """A command, and what it does."""
+    return f'{code_html("Shell", command)}<p class="mx-soft">{escape(WAYS[way][1])} {WHERE}</p>'
+
+
 def _use(model: SavedModel, data: Mapping[str, Any]) -> str:
     snippet = f'from multimodel import Predictor\nprint(Predictor("{model.path}")(["a text"]))'
     if data.get("name") == model.name:
         snippet = f'from multimodel import Predictor\nprint(Predictor("{model.name}")(["a text"]))'
+    ways = "".join(f'<option value="{value}">{escape(name)}</option>' for value, (name, _) in WAYS.items())
     return (
         "<section><h3>Use it elsewhere</h3>"
         f"{code_html('Python', snippet)}{code_html('Folder', str(model.path))}"
         "<details data-launch><summary>Train it again with several processes</summary>"
         '<div class="mp-form"><label><span>Processes</span>'
         '<input type="number" data-processes value="2" min="2" max="64"></label>'
-        '<label class="mx-check"><input type="checkbox" data-gpus>a GPU each</label></div>'
+        f"<label><span>How</span><select data-how>{ways}</select></label></div>"
         "<div data-launch-out></div></details></section>"
     )
 

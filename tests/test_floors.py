@@ -105,6 +105,7 @@ TRAINING = [  # what runs in the processes that train and predict
         "prepare",
         "record",
         "reporter",
+        "split",
         "tracking",
         "train",
         "trainer",

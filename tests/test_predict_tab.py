@@ -367,7 +367,10 @@ def test_the_list_and_a_model_s_page(models: Models) -> None:
     assert "Fine-tuned with MultiModel" in models.about({"name": "moods"})["html"]
     command = words(models.launch({"name": "moods", "processes": 3})["html"])
     assert "torchrun --standalone --nproc_per_node 3 -m multimodel.finetune.child" in command
-    assert "accelerate launch --multi_gpu" in models.launch({"name": "moods", "gpus": True})["html"]
+    assert "accelerate launch --multi_gpu" in models.launch({"name": "moods", "way": "gpus"})["html"]
+    split = words(models.launch({"name": "moods", "processes": 4, "way": "split"})["html"])
+    assert "accelerate launch --use_fsdp --fsdp_version 2" in split and "--num_processes 4" in split
+    assert "No process holds the whole model" in split
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "../moods", EVIL, None])

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from transformers import AutoModelForMaskedLM, PrinterCallback, Trainer, TrainerState, TrainingArguments
 
 from .. import folder as files
-from ..settings import process_rank
+from ..settings import process_rank, splits_model
 from . import checkpoints
 from .classifier import own_errors, padded
 from .control import Control
@@ -30,7 +30,9 @@ from .order import grouped
 from .prepare import Prepared
 from .reporter import Reporter, Rules, check_room
 from .runfolder import ADAPTED, ADAPTING
+from .split import Splits, splitting, whole_weights
 from .trainer import arguments
+from .tuning import load_weights
 
 SAYS = "learning the words of your texts"
 SHARE = 0.15  # of the tokens is masked
@@ -50,7 +52,7 @@ def adapt(run: Prepared, writer: Writer, control: Control) -> bool:
     if path.exists():
         learned = load_file(path)
     elif model := _learned(run, rounds, writer, control):
-        learned = model.base_model.state_dict()
+        learned = _inner(model)
         if not process_rank():
             _keep(learned, path)
     else:
@@ -66,17 +68,19 @@ def _learned(run: Prepared, rounds: int, writer: Writer, control: Control) -> An
     rules = _rules(model, run.config.checkpoint_steps)
     check_room(run.folder, (checkpoints.KEPT + 1) * rules.room)
     reporter = Telling(place, writer, control, rules)
+    split, last = splits_model(), checkpoints.newest(place, tidy=process_rank() == 0)
+    if split and last:
+        load_weights(model, last)
     keep_masked(model, run.tokenizer.mask_token_id)
-    loop = Trainer(
+    loop = (Splits if split else Trainer)(
         model=model,
-        args=_arguments(run, place, rounds),
+        args=_arguments(run, place, rounds, **(splitting(model) if split else {})),
         train_dataset=MaskedRows(run, rounds),
         data_collator=collate(run.pad),
         compute_loss_func=loss,
         callbacks=[reporter],
     )
     loop.remove_callback(PrinterCallback)  # it prints every point
-    last = checkpoints.newest(place, tidy=loop.is_world_process_zero())
     loop.train(resume_from_checkpoint=str(last) if last else None)
     if loop.state.global_step < loop.state.max_steps:
         why = control.stopping == "interrupted"
@@ -85,6 +89,12 @@ def _learned(run: Prepared, rounds: int, writer: Writer, control: Control) -> An
         return None
     writer.log(_said(loop.state, rounds))
     return model
+
+
+def _inner(model: Any) -> dict[str, torch.Tensor]:
+    """The weights without the head, by their names in the base model."""
+    inside, every = f"{model.base_model_prefix}.", whole_weights(model)
+    return {name.removeprefix(inside): value for name, value in every.items() if name.startswith(inside)}
 
 
 def _base(folder: Path) -> Any:
@@ -108,12 +118,12 @@ def _rules(model: Any, every: int | None) -> Rules:
     return Rules(frozenset(), "loss", 0, samples=1, checkpoint_steps=every, room=size)
 
 
-def _arguments(run: Prepared, place: Path, rounds: int) -> TrainingArguments:
+def _arguments(run: Prepared, place: Path, rounds: int, **more: Any) -> TrainingArguments:
     """One epoch of the library's over the rows of all rounds, in the order in which they lie."""
     steps = max(1, rounds * len(run.sets["train"]) // (run.config.batch_size * run.config.gradient_accumulation))
     config = run.config.merge({"epochs": 1, "schedule": "linear", "warmup": 0.1})
     told = {"learning_rate": RATE, "logging_steps": max(1, steps // LOGS)}
-    args = arguments(config, place, run.plan | told)
+    args = arguments(config, place, run.plan | told, **more)
     args.train_sampling_strategy = "sequential"
     return args
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import filelock
 
-from ..errors import DiskFull, Diverged, MultimodelError, NotEnoughMemory, Unexpected
+from ..errors import DiskFull, Diverged, MultimodelError, NotEnoughMemory, Unexpected, WorkerCrashed
 from ..settings import process_rank
 from ..workers.process import pipes, settle
 from .control import APP, Control
 from .events import Silent, Writer
-from .runfolder import PLAN, Order, lock_of
+from .runfolder import PLAN, Order, forget, lock_of
 from .store import disk_error
 
 PLANNING = 600.0  # seconds that the first process may take to make its plan
@@ -35,6 +35,7 @@ FULL = (
     "os error 27",
 )
 FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room; none in one's quota; none for a file so large
+LOST = ("Connection closed by peer", "Connection reset by peer", "NCCL remote process exited")
 OOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "bad_alloc")
 
 
@@ -49,6 +50,8 @@ def main(folder: Path, app: bool) -> int:
     commands, _ = pipes()
     try:
         with lock_of(folder).acquire(timeout=WAIT):
+            if not app:  # a command of a person, who wants the run to go on however it ended
+                forget(folder)
             control = Control(folder, commands if app else None)
             signal.signal(signal.SIGTERM, lambda *_: control.interrupt())  # as when the machine is shut down
             return work(folder, control)
@@ -99,6 +102,9 @@ def own_error(error: BaseException, folder: Path) -> MultimodelError:
         return DiskFull("The disk is full.", hint=hint)
     if isinstance(error, OSError):
         return disk_error(error, f"The folder of {folder.name}")
+    if any(mark in text for mark in LOST):
+        hint = "Give the same command again: training goes on from the last checkpoint."
+        return WorkerCrashed("Another process of the run has ended.", hint=hint)
     first = text.splitlines()[0][:500]
     return Unexpected(f"Training ended with {first}", hint=f"The details are in {folder.name}/stderr.txt.")
 

@@ -52,6 +52,7 @@ HARMLESS = frozenset(
     {"batch_size", "gradient_accumulation", "gradient_checkpointing", "early_stopping", "checkpoint_steps", "device"}
 )
 """Settings that may change in the middle of a run; any other change starts it anew."""
+SPLIT = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_state_dict_type", "FULL_STATE_DICT"]
 
 
 @dataclass(slots=True)
@@ -107,12 +108,21 @@ class Jobs:
         return config.name
 
     def launch_command(
-        self, name: str, processes: int, *, gpus: bool = False, machines: int = 1, rank: int = 0, address: str = ""
+        self,
+        name: str,
+        processes: int,
+        *,
+        gpus: bool = False,
+        split: bool = False,
+        machines: int = 1,
+        rank: int = 0,
+        address: str = "",
     ) -> list[str]:
         """The command that trains a run of this list with several processes, here or on another machine.
 
         The run needs its rows and its base model in its folder: start it here and stop it, or let it end. With `gpus`
-        one process each; without, processes on the processor, which `accelerate launch --cpu` does not start. Of
+        one process each; without, processes on the processor, which `accelerate launch --cpu` does not start. With
+        `split` no process holds the whole model (FSDP), be it on GPUs or the processor, whichever the run is for. Of
         several `machines`, which all see the run's folder, each has its `rank`; `address` is that of the first one.
         Raises ModelNotFound, TrainingError where the run was never prepared, InvalidParameter.
         """
@@ -125,9 +135,10 @@ class Jobs:
             hint = f"Give the address of the first machine, and a rank from 0 to {machines - 1}."
             raise InvalidParameter("Several machines have to find each other.", hint=hint)
         what = ["-m", CHILD, str(folder)]
-        if gpus:
+        if gpus or split:
+            how = SPLIT if split else ["--multi_gpu"]
             count = ["--num_processes", str(processes * machines)]
-            return ["accelerate", "launch", "--multi_gpu", *count, *_nodes(machines, rank, address), *what]
+            return ["accelerate", "launch", *how, *count, *_nodes(machines, rank, address), *what]
         meeting = ["--standalone"] if machines == 1 else _rendezvous(machines, rank, address)
         return ["torchrun", *meeting, "--nproc_per_node", str(processes), *what]
 

@@ -57,15 +57,20 @@ def prepare(folder: Path, writer: Writer) -> Prepared:
     labels = LabelMap.of(data)
     data = labels.known(data)
     writer.phase("preparing", "loading the base model")
-    set_seed(order.config.seed)  # the new head is drawn at random
-    model = load_model(base, labels)
-    freeze(model, order.config.freeze_layers)
-    model = add_lora(model, order.config.lora_rank)
+    model = new_model(order, labels)
     found = Prepared(folder, order, data, labels, tokenizer, model, {}, {})
     ids = _planned(found, longest(base, tokenizer), writer)
     found.sets = _sets(data, labels, ids)
     writer.write("plan", values=found.plan)
     return found
+
+
+def new_model(order: Order, labels: LabelMap) -> Any:
+    """The model of a run before its first step, whole, always with the same weights. Raises MultimodelError."""
+    set_seed(order.config.seed)  # the new head is drawn at random
+    model = load_model(Path(order.base), labels)
+    freeze(model, order.config.freeze_layers)
+    return add_lora(model, order.config.lora_rank)
 
 
 def _sets(data: Dataset, labels: LabelMap, ids: Sequence[Sequence[int]]) -> dict[str, Rows]:

@@ -19,7 +19,7 @@ from ..errors import DiskFull, Diverged
 from . import checkpoints
 from .classifier import set_threads
 from .control import Control
-from .events import Writer
+from .events import Reader, Writer
 
 BEAT = 0.25  # seconds between two reports of progress
 MINUTE = 60.0  # seconds between two checkpoints
@@ -92,7 +92,7 @@ class Reporter(TrainerCallback):
         self._mark = self._saved = time.perf_counter()
         if state.is_world_process_zero:
             self._writer.write("plan", values={"total_steps": state.max_steps, "epochs": args.num_train_epochs})
-            if state.global_step:
+            if state.global_step or any(event["kind"] == "points" for event in Reader(self._folder).read()):
                 self._writer.write("resumed", step=state.global_step)
             self._writer.phase("training")
 
@@ -111,7 +111,7 @@ class Reporter(TrainerCallback):
         if state.is_world_process_zero and (now - self._reported >= BEAT or last):
             self._reported = now
             self._progress(state)
-        stop, save = _agreed(bool(self._asked.stopping), self._due(state, now), args.world_size)
+        stop, save = agreed(bool(self._asked.stopping), self._due(state, now), world=args.world_size)
         if stop:
             control.should_training_stop = True
         if state.global_step in self._rules.evaluate_at:
@@ -228,12 +228,11 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _agreed(stop: bool, save: bool, world: int) -> tuple[bool, bool]:
-    """What the first process decided: all have to take the same turn at the same step."""
+def agreed(*decided: bool, world: int) -> list[bool]:
+    """What the first of `world` processes decided: all have to take the same turn at the same step."""
     if world == 1:
-        return stop, save
-    flags = torch.tensor([stop, save], dtype=torch.int32)
+        return list(decided)
+    flags = torch.tensor(decided, dtype=torch.int32)
     flags = flags.cuda() if distributed.get_backend() == "nccl" else flags
     distributed.broadcast(flags, 0)
-    stop, save = (bool(flag) for flag in flags.tolist())
-    return stop, save
+    return [bool(flag) for flag in flags.tolist()]

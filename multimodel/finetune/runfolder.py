@@ -93,6 +93,10 @@ class Trained:
         """Write it into the run's folder."""
         write(folder / TRAINED, asdict(self))
 
+    def checkpoint(self, folder: Path) -> Path:
+        """Where the weights of the model are, until it is saved."""
+        return folder / f"checkpoint-{self.step}"
+
     @classmethod
     def load(cls, folder: Path) -> Self | None:
         """How the training of a run ended; None while it has not."""
@@ -118,10 +122,10 @@ def worked_on(folder: Path) -> bool:
 
 
 def forget(folder: Path) -> None:
-    """Let a stopped run go on: what ended it counts no more."""
+    """Let a run go on: what stopped it counts no more. One that is done, its checkpoints gone, has to begin anew."""
     (folder / STOP).unlink(missing_ok=True)
     trained = Trained.load(folder)
-    if trained and trained.phase == "stopped":
+    if trained and (trained.phase == "stopped" or not trained.checkpoint(folder).exists()):
         (folder / TRAINED).unlink()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PrinterCallback
 
-from ..settings import ModelSettings, Settings, TrackingSettings, process_rank
+from ..settings import ModelSettings, Settings, TrackingSettings, process_rank, splits_model
 from . import checkpoints
 from .adapt import adapt
 from .classifier import quiet
@@ -17,14 +17,15 @@ from .control import Control
 from .events import Writer
 from .judging import judged
 from .order import by_length
-from .prepare import Prepared, prepare
+from .prepare import Prepared, new_model, prepare
 from .record import Session, build
-from .reporter import Reporter, Rules, check_room, judge
+from .reporter import Reporter, Rules, agreed, check_room, judge
 from .runfolder import Trained, forget_adaptation
+from .split import Share, SplitTrainer, splitting
 from .store import Store
 from .tracking import tracked
 from .trainer import GroupedTrainer, arguments, class_weights, collate, figures, loss_function
-from .tuning import counted, load_weights
+from .tuning import counted, load_weights, merged
 
 LOGS = 200  # points of the loss curve
 
@@ -35,7 +36,7 @@ def train(folder: Path, writer: Writer, control: Control) -> None:
     session = Session(time.perf_counter())
     run = prepare(folder, writer)
     session.mark("preparing")
-    if not Trained.load(folder):
+    if not _over(run):
         if not adapt(run, writer, control):
             return
         session.mark("adapting")
@@ -46,15 +47,26 @@ def train(folder: Path, writer: Writer, control: Control) -> None:
         _finish(run, writer, trained, session)
 
 
+def _over(run: Prepared) -> bool:
+    """Whether training has ended and only the rest is to be done; of several processes the first one knows."""
+    args = arguments(run.config, run.folder, run.plan | {"logging_steps": 1})  # the processes meet here
+    (over,) = agreed(Trained.load(run.folder) is not None, world=args.world_size)
+    return over
+
+
 def _train(run: Prepared, writer: Writer, control: Control) -> None:
     """Train to the end, or until asked to stop; says so with `Trained`, unless the run was interrupted."""
     told = {"logging_steps": max(1, _steps(run, 1) // LOGS), "project": TrackingSettings().project}
-    args = arguments(run.config, run.folder, run.plan | told)
+    split = splits_model()
+    args = arguments(run.config, run.folder, run.plan | told, **(splitting(run.model) if split else {}))
     rules = _rules(run, args.world_size)
     check_room(run.folder, (checkpoints.KEPT + 2) * rules.room)
     reporter = Reporter(run.folder, writer, control, rules)
     validation = run.sets["validation"]
-    trainer = GroupedTrainer(
+    last = checkpoints.newest(run.folder, tidy=process_rank() == 0)
+    if split and last:
+        load_weights(run.model, last)
+    trainer = (SplitTrainer if split else GroupedTrainer)(
         model=run.model,
         args=args,
         data_collator=collate(run.pad, run.labels.task),
@@ -62,10 +74,9 @@ def _train(run: Prepared, writer: Writer, control: Control) -> None:
         eval_dataset=validation.take(by_length(validation.lengths)) if len(validation) else None,
         compute_loss_func=loss_function(run.labels.task, _weights(run)),
         compute_metrics=figures(run.labels.task),
-        callbacks=[reporter],
+        callbacks=[reporter, *([Share(writer)] if split else [])],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every point
-    last = checkpoints.newest(run.folder, tidy=trainer.is_world_process_zero())
     with tracked(run.order, writer) as trackers:
         for tracker in trackers:
             trainer.add_callback(tracker)
@@ -115,7 +126,9 @@ def _rules(run: Prepared, world: int) -> Rules:
 
 def _finish(run: Prepared, writer: Writer, trained: Trained, session: Session) -> None:
     """Judge the best weights, write the model's folder and publish it."""
-    run.model = load_weights(run.model, run.folder / f"checkpoint-{trained.step}")
+    model = new_model(run.order, run.labels) if splits_model() else run.model
+    load_weights(model, trained.checkpoint(run.folder))
+    run.model = merged(model)
     found = judged(run, writer)
     session.mark("judging")
     writer.phase("saving", "writing the model")

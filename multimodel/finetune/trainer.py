@@ -54,18 +54,17 @@ def collate(pad: int, task: Task) -> Callable[[Sequence[dict[str, Any]]], dict[s
 
 
 class InOrder(Sampler[int]):
-    """`order.grouped` as the library wants it: each epoch has an order of its own, the same after a resume."""
+    """`order.grouped` as the library wants it: each epoch has an order of its own, the same after a resume.
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self._lengths, self._batch, self._seed = lengths, batch, seed
-        self.epoch = 0
+    `epoch` is asked for whenever one begins: after a resume of several processes the Trainer's `set_epoch` gets lost
+    in the samplers that are put around this one.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before every epoch."""
-        self.epoch = epoch
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._lengths, self._batch, self._seed, self._epoch = lengths, batch, seed, epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(grouped(self._lengths, self._batch, self._seed + self.epoch))
+        return iter(grouped(self._lengths, self._batch, self._seed + self._epoch()))
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -78,7 +77,7 @@ class GroupedTrainer(Trainer):
         # Batches are dealt to the processes in turn, so those of one step are neighbours in length.
         each = self.args.train_batch_size * self.args.world_size
         rows = cast(Rows, self.train_dataset)
-        return InOrder(rows.lengths, each, self.args.seed)
+        return InOrder(rows.lengths, each, self.args.seed, lambda: int(self.state.epoch or 0))
 
 
 def loss_function(task: Task, weights: Sequence[float] | None) -> Loss:
@@ -116,8 +115,8 @@ def class_weights(truth: Sequence[Any], task: Task, classes: int) -> list[float]
     return [float(len(truth) / (np.count_nonzero(counts) * max(1, n))) for n in counts]
 
 
-def arguments(config: TrainConfig, folder: Path, plan: dict[str, Any]) -> TrainingArguments:
-    """The library's settings for a run; `plan` has what was chosen for it."""
+def arguments(config: TrainConfig, folder: Path, plan: dict[str, Any], **more: Any) -> TrainingArguments:
+    """The library's settings for a run; `plan` has what was chosen for it, `more` are settings beside ours."""
     cpu = plan["device"] == "cpu"
     return TrainingArguments(
         output_dir=str(folder),
@@ -149,6 +148,7 @@ def arguments(config: TrainConfig, folder: Path, plan: dict[str, Any]) -> Traini
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=not cpu,
+        **more,
     )
 
 

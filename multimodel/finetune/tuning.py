@@ -102,7 +102,7 @@ def freeze(model: Any, layers: int) -> None:
     """Leave the embeddings and the first `layers` layers as they are. Raises InvalidParameter."""
     if not layers:
         return
-    stack = _layers(model)
+    stack = layers_of(model)
     if layers > len(stack):
         hint = f"Choose at most {len(stack)}; all of them leaves only the head to train."
         raise InvalidParameter(f"The base model has {len(stack)} layers, not {layers}.", hint=hint)
@@ -112,7 +112,7 @@ def freeze(model: Any, layers: int) -> None:
         part.requires_grad_(False)
 
 
-def _layers(model: Any) -> nn.ModuleList:
+def layers_of(model: Any) -> nn.ModuleList:
     """The stack of layers: the longest list of modules."""
     lists = [part for part in model.base_model.modules() if isinstance(part, nn.ModuleList)]
     return max(lists, key=len, default=nn.ModuleList())
@@ -144,23 +144,25 @@ def add_lora(model: Any, rank: int) -> Any:
     return peft.get_peft_model(model, settings)
 
 
-def load_weights(model: Any, checkpoint: Path) -> Any:
-    """The model with the weights of a checkpoint, and without LoRA: its matrices are added to those they stand beside.
-
-    Raises TrainingError where the checkpoint is gone.
-    """
+def load_weights(model: Any, checkpoint: Path) -> None:
+    """Give the model the weights of a checkpoint; with LoRA those that it trains. Raises TrainingError."""
     adapted = hasattr(model, "merge_and_unload")
     weights = checkpoint / (ADAPTER if adapted else WEIGHTS)
     if not weights.exists():
         hint = "Resume: training goes on from the newest checkpoint that is whole."
         raise TrainingError(f"The best checkpoint, {checkpoint.name}, is gone.", hint=hint)
     if not adapted:
-        model.load_state_dict(load_file(weights))
-        return model
+        tied = getattr(model, "all_tied_weights_keys", None)  # a weight that is in two places is saved once
+        model.load_state_dict(load_file(weights), strict=not tied)
+        return
     import peft
 
     peft.set_peft_model_state_dict(model, load_file(weights))
-    return model.merge_and_unload()
+
+
+def merged(model: Any) -> Any:
+    """The model without LoRA: its matrices are added to those that they stand beside."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def counted(model: Any) -> tuple[int, int]:
