@@ -304,8 +304,8 @@ WAYS = {
     "gpus": ("a GPU each", "The same on GPUs, where the first training ran on one."),
     "split": (
         "the model split (FSDP)",
-        "No process holds the whole model: for one that is too large for a GPU or a machine. It trains on GPUs where "
-        "the first training did, else on the processor; the saved model is whole.",
+        "Each process holds a part of the weights, gradients and moments while it trains: for a model whose training "
+        "does not fit on one GPU. On GPUs where the first training ran on one; the saved model is whole.",
     ),
 }
 """How several processes train one model: {value: (name, what that means)}."""

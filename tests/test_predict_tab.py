@@ -370,7 +370,7 @@ def test_the_list_and_a_model_s_page(models: Models) -> None:
     assert "accelerate launch --multi_gpu" in models.launch({"name": "moods", "way": "gpus"})["html"]
     split = words(models.launch({"name": "moods", "processes": 4, "way": "split"})["html"])
     assert "accelerate launch --use_fsdp --fsdp_version 2" in split and "--num_processes 4" in split
-    assert "No process holds the whole model" in split
+    assert "Each process holds a part of the weights" in split
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "../moods", EVIL, None])

@@ -57,8 +57,21 @@ def adapt(run: Prepared, writer: Writer, control: Control) -> bool:
             _keep(learned, path)
     else:
         return False
-    run.model.base_model.load_state_dict(learned, strict=False)  # a pooler is the classifier's own
+    _give(run.model, learned)
     return True
+
+
+def give_kept(run: Prepared) -> None:
+    """Give the run's model the weights that adaptive pretraining has left, where it has left any."""
+    if (path := run.folder / ADAPTED).exists():
+        _give(run.model, load_file(path))
+
+
+def _give(model: Any, learned: Mapping[str, torch.Tensor]) -> None:
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # without LoRA around it
+    names = {name.replace(".base_layer.", "."): name for name in whole.base_model.state_dict()}  # nor within it
+    found = {names[name]: value for name, value in learned.items() if name in names}
+    whole.base_model.load_state_dict(found, strict=False)  # a pooler is the classifier's own
 
 
 def _learned(run: Prepared, rounds: int, writer: Writer, control: Control) -> Any:

@@ -122,7 +122,7 @@ class Jobs:
 
         The run needs its rows and its base model in its folder: start it here and stop it, or let it end. With `gpus`
         one process each; without, processes on the processor, which `accelerate launch --cpu` does not start. With
-        `split` no process holds the whole model (FSDP), be it on GPUs or the processor, whichever the run is for. Of
+        `split` each holds a part of the model as it trains (FSDP), on GPUs or the processor, as the run was begun. Of
         several `machines`, which all see the run's folder, each has its `rank`; `address` is that of the first one.
         Raises ModelNotFound, TrainingError where the run was never prepared, InvalidParameter.
         """

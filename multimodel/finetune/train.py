@@ -11,7 +11,7 @@ from transformers import PrinterCallback
 
 from ..settings import ModelSettings, Settings, TrackingSettings, process_rank, splits_model
 from . import checkpoints
-from .adapt import adapt
+from .adapt import adapt, give_kept
 from .classifier import quiet
 from .control import Control
 from .events import Writer
@@ -126,9 +126,11 @@ def _rules(run: Prepared, world: int) -> Rules:
 
 def _finish(run: Prepared, writer: Writer, trained: Trained, session: Session) -> None:
     """Judge the best weights, write the model's folder and publish it."""
-    model = new_model(run.order, run.labels) if splits_model() else run.model
-    load_weights(model, trained.checkpoint(run.folder))
-    run.model = merged(model)
+    if splits_model():
+        run.model = new_model(run.order, run.labels)
+    give_kept(run)  # a checkpoint of LoRA has its own matrices only
+    load_weights(run.model, trained.checkpoint(run.folder))
+    run.model = merged(run.model)
     found = judged(run, writer)
     session.mark("judging")
     writer.phase("saving", "writing the model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from bench.kills import Forks, ordered, survive
 from multimodel.errors import InvalidParameter
-from multimodel.finetune import adapt
+from multimodel.finetune import adapt, checkpoints
 from multimodel.finetune.classifier import load_tokenizer
 from multimodel.finetune.control import STOP
 from multimodel.finetune.events import Reader, fold
@@ -23,6 +25,7 @@ from multimodel.finetune.trainer import Rows
 from multimodel.finetune.tuning import ADAPTATION, SMALL, choose_adaptation
 from multimodel.finetune.types import TrainConfig, TrainUpdate
 
+from ..support import eventually, needs
 from .support import sentences, settings_in, tiny_encoder, write_csv
 
 
@@ -124,6 +127,25 @@ def test_it_learns_the_words_and_says_so(place: Path, pool: Forks) -> None:
     assert record["parameters"]["adaptation"] == 4 and record["seconds"]["adapting"] > 0
     assert not (folder / ADAPTED).exists() and not (folder / ADAPTING).exists()
     assert saved(place, "learned") != _without(place, pool)
+
+
+@needs("peft")
+def test_lora_keeps_what_was_learned(place: Path, pool: Forks) -> None:
+    def words(name: str) -> torch.Tensor:  # LoRA does not train them
+        pool.wait()
+        return load_file(place / "models" / name / "model.safetensors")["distilbert.embeddings.word_embeddings.weight"]
+
+    bare = ordered(config(place, "bare", lora_rank=4, adaptation=0), settings_in(place))
+    pool.start(bare)
+    without = words("bare")
+    folder = ordered(config(place, "lora", lora_rank=4, epochs=60), settings_in(place))
+    pool.start(folder)
+    eventually(lambda: checkpoints.newest(folder, tidy=False) is not None, 120)
+    (folder / STOP).touch()
+    learned = words("lora")
+    shutil.rmtree(place / "models" / "lora")  # as if it had been killed before the model was saved
+    pool.start(folder)
+    assert torch.equal(words("lora"), learned) and not torch.equal(learned, without)
 
 
 def _without(place: Path, pool: Forks) -> bytes:
