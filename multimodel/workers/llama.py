@@ -344,9 +344,23 @@ class LlamaRuntime:
         return [share for share in shares if share[1]]
 
     def _pass(self, shares: Sequence[tuple[Slot, int]]) -> list[Frame]:
-        """Evaluate everyone's share at once; what it brought them."""
+        """Evaluate everyone's share at once; what it brought them, and those who wait for the same."""
         self._evaluate(shares)
-        return [event for slot, _ in shares if slot.answer for event in self._advance(slot.answer)]
+        ready = [slot for reader, _ in shares for slot in (reader, *self._twins(reader))]
+        return [event for slot in ready if slot.answer for event in self._advance(slot.answer)]
+
+    def _twins(self, slot: Slot) -> list[Slot]:
+        """Those whose whole prompt this slot has just read: they begin with the same logits."""
+        leader = slot.answer
+        if not leader or not leader.reading or leader.logits is None:
+            return []
+        found = [other for other in self._slots if other.answer and _same(other.answer, leader, slot.tokens)]
+        for other in found:
+            if twin := other.answer:
+                self._copy(slot, other, len(slot.tokens))
+                twin.leader, twin.pending, twin.logits = None, [], leader.logits
+                twin.reused_tokens = len(slot.tokens)
+        return found
 
     def _evaluate(self, shares: Sequence[tuple[Slot, int]]) -> None:
         """One forward pass over everyone's share."""
@@ -416,6 +430,11 @@ class LlamaRuntime:
         logits = self._context.logits(index)
         logprob = logprob_frame(logits, token, answer.top_logprobs, self._model.piece, self._model.name)
         return [{"event": "text", "id": answer.id, "text": text, "logprobs": [logprob]}]
+
+
+def _same(answer: Answer, leader: Answer, prompt: Sequence[int]) -> bool:
+    """Whether an answer waits for this leader with the same prompt."""
+    return bool(answer.leader and answer.leader[1] is leader and answer.pending == prompt)
 
 
 def _has_magic(path: Path) -> bool:

@@ -217,8 +217,17 @@ class TorchRuntime:
             if answer.reading:
                 frames.append({"event": "reading", "id": answer.id, "fraction": answer.evaluated / answer.prompt})
             else:
-                frames += _guarded([answer], self._choose, answer, logits)
+                for ready in (*self._twins(answer), answer):
+                    frames += _guarded([ready], self._choose, ready, logits)
         return frames
+
+    def _twins(self, leader: Answer) -> list[Answer]:
+        """Those whose whole prompt this one has just read: they begin with the same logits, and a copy of its cache."""
+        found = [a for a in self._answers.values() if a.leader and a.leader[0] is leader and a.tokens == leader.tokens]
+        for twin in found:
+            twin.leader, twin.cache = None, self._store.copy(leader.cache, leader.evaluated)
+            twin.evaluated = twin.reused = leader.evaluated
+        return found
 
     def _evaluate(self, work: Sequence[tuple[Answer, list[int]]]) -> torch.Tensor:
         """The logits after the last of each one's tokens, shape (answers, vocabulary)."""

@@ -122,6 +122,10 @@ class PrefixStore:
             return best
         return Kept(best.tokens[:shared], _copy(best.cache, self._config, shared))
 
+    def copy(self, cache: Any, tokens: int) -> Any:
+        """A cache of its own with the first tokens of another, which can be cut."""
+        return _copy(cache, self._config, tokens)
+
     def keep(self, tokens: Sequence[int], cache: Any) -> None:
         """Put a cache away; those it continues go, and the oldest where the budget is spent."""
         self._kept = [kept for kept in self._kept if common_prefix(kept.tokens, tokens) < len(kept.tokens)]
