@@ -24,6 +24,7 @@ from ..types import LoadOptions, Message, SamplingParams
 from .constraint import Mask, Vocabulary
 
 BATCH = 512  # tokens a forward pass takes at most
+FEW = 8  # a sequence that fills less than this part of its room is copied quicker token by token: measured, 85M at 4096
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 ERROR = 4  # llama.cpp's log levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues the line before
 
@@ -246,6 +247,7 @@ class Context:
         self.handle = handle
         if options.adapter:
             self._adapt(model, Path(options.adapter).expanduser(), options.adapter_scale)
+        self._room = length
         self._vocab_size = model.vocab_size
         self._memory = native.llama_get_memory(handle)
         self._batch = native.llama_batch_init(BATCH, 0, 1)
@@ -302,7 +304,16 @@ class Context:
 
     def copy(self, source: int, target: int) -> None:
         """Make an empty sequence equal to another."""
-        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        if FEW * self.length(source) <= self._room and self._carried(source, target):
+            return
+        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # moves the room of a whole sequence
+
+    def _carried(self, source: int, target: int) -> bool:
+        """Copy only what the sequence holds, by way of a buffer; False where llama.cpp cannot."""
+        size = int(native.llama_state_seq_get_size(self.handle, source))
+        buffer = (ctypes.c_uint8 * size)()
+        held = native.llama_state_seq_get_data(self.handle, buffer, size, source)
+        return bool(held and native.llama_state_seq_set_data(self.handle, buffer, held, target))
 
     def length(self, sequence: int) -> int:
         """Tokens of a sequence in the cache."""
