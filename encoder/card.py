@@ -152,6 +152,9 @@ Fine-tuned with AdamW, learning rate {tuning.rate:g} with warm-up and linear dec
 {tuning.longest} tokens, for about {tuning.steps} steps: {tuning.least_epochs} epochs for large sets, up to
 {tuning.most_epochs} for small ones. Chosen on rows of the training parts.
 
+The app trains it otherwise: it first learns the words of the training rows (adaptive pretraining), then takes the
+learning rate 0.0003 and fewer epochs, and keeps rows for validation. Those figures are in `bench/RESULTS.md`.
+
 ## Limits
 
 It has read less than a megabyte of text, where DistilBERT read gigabytes. It knows common words and what goes with
