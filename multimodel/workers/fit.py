@@ -10,6 +10,8 @@ from ..types import Message, PromptSize
 
 Count = Callable[[Sequence[Message]], int]
 """The number of tokens a conversation takes once it is rendered."""
+Read = Callable[[Sequence[Message]], list[int]]
+"""The tokens of a conversation."""
 
 
 class Fitted(NamedTuple):
@@ -27,6 +29,19 @@ def reserve(max_tokens: int | None, context_length: int) -> int:
     """
     quarter = context_length // 4
     return quarter if max_tokens is None else min(max_tokens, quarter)
+
+
+def fit_and_read(
+    messages: Sequence[Message], read: Read, context_length: int, reserve: int
+) -> tuple[Fitted, list[int]]:
+    """What fits, and its tokens: rendering and reading a long history takes a while, so it is done once."""
+    tokens: list[int] = []
+
+    def count(some: Sequence[Message]) -> int:
+        tokens[:] = read(some)
+        return len(tokens)
+
+    return fit(messages, count, context_length, reserve), tokens  # what is kept is counted last
 
 
 def fit(messages: Sequence[Message], count: Count, context_length: int, reserve: int) -> Fitted:

@@ -24,7 +24,7 @@ from ..tools import Tools, in_words
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
 from .attention import quicker_with_flash
 from .constraint import DEAD_END, Constraint, constraint_from
-from .fit import Fitted, fit, left_out, measured, reserve
+from .fit import Fitted, fit_and_read, left_out, measured, reserve
 from .llama_native import Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
 from .pages import worth_copying
@@ -162,8 +162,7 @@ class LlamaRuntime:
         check_bias(request.params, self._model.vocab_size)
         constraint = constraint_from(request.params, lambda: self._model.vocabulary)
         tools, said = tools_of(request, self.facts.tools)
-        kept, dropped = self._fit(request, tools)
-        prompt = self._prompt(kept, tools)
+        (_, dropped), prompt = self._fit(request, tools)
         leader = None if request.fresh else self._leader(prompt)
         slot = self._spare() if leader or request.fresh else self._place(prompt)
         if request.fresh:
@@ -192,8 +191,8 @@ class LlamaRuntime:
     def inspect(self, request: Request) -> Prompt:
         """See `protocol.Runtime`."""
         tools, _ = tools_of(request, self.facts.tools)
-        kept, dropped = self._fit(request, tools)
-        tokens = tuple((token, self._model.name(token)) for token in self._prompt(kept, tools))
+        (kept, dropped), read = self._fit(request, tools)
+        tokens = tuple((token, self._model.name(token)) for token in read)
         clean = self._clean(kept)
         return Prompt(self._rendered(clean, tools), tokens, dropped, shorter(kept, clean))
 
@@ -252,9 +251,9 @@ class LlamaRuntime:
 
     # The prompt
 
-    def _fit(self, request: Request, tools: Tools) -> Fitted:
+    def _fit(self, request: Request, tools: Tools) -> tuple[Fitted, list[int]]:
         spare = reserve(request.params.max_tokens, self._length)
-        return fit(request.messages, lambda some: len(self._prompt(some, tools)), self._length, spare)
+        return fit_and_read(request.messages, lambda some: self._prompt(some, tools), self._length, spare)
 
     def _prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
         return self._model.tokens(self._rendered(self._clean(messages), tools))

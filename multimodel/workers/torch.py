@@ -17,7 +17,7 @@ from ..hardware import memory
 from ..tools import Tools, in_words, template_form
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize, Usage
 from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
-from .fit import Fitted, fit, left_out, measured, reserve
+from .fit import Fitted, fit_and_read, left_out, measured, reserve
 from .logprobs import check_bias, logprob_frame
 from .prefill import Chunks
 from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
@@ -101,8 +101,7 @@ class TorchRuntime:
         constraint = constraint_from(request.params, lambda: self._vocabulary)
         context, asked = self.facts.context_length, request.params.max_tokens
         tools, said = tools_of(request, self.facts.tools)
-        fitted = self._fit(request, tools)
-        tokens = self._tokens(fitted.kept, tools)
+        (_, dropped), tokens = self._fit(request, tools)
         if not tokens:
             raise BadRequest("There is nothing to answer.", hint="Write a prompt.")
         self._answers[request.id] = Answer(
@@ -117,16 +116,16 @@ class TorchRuntime:
             constraint=constraint,
             top_logprobs=request.params.top_logprobs,
         )
-        frames = [_note(request.id, text) for text in [*said, *self._notes(fitted.dropped)]]
-        frames.append(prompt_frame(request.id, tokens, fitted.dropped))
+        frames = [_note(request.id, text) for text in [*said, *self._notes(dropped)]]
+        frames.append(prompt_frame(request.id, tokens, dropped))
         begun = opening(self._tokenizer.decode(tokens[-TAIL:])) if request.messages[-1].role != "assistant" else ""
         return [*frames, {"event": "text", "id": request.id, "text": begun}] if begun else frames
 
     def inspect(self, request: Request) -> Prompt:
         """See `protocol.Runtime`."""
         tools, _ = tools_of(request, self.facts.tools)
-        kept, dropped = self._fit(request, tools)
-        tokens = tuple((token, self._name(token)) for token in self._tokens(kept, tools))
+        (kept, dropped), read = self._fit(request, tools)
+        tokens = tuple((token, self._name(token)) for token in read)
         clean = self._clean(kept)
         return Prompt(self._rendered(clean, tools), tokens, dropped, shorter(kept, clean))
 
@@ -294,9 +293,9 @@ class TorchRuntime:
     def _name(self, token: int) -> bytes:
         return self._pieces[token] or str(self._tokenizer.convert_ids_to_tokens(token) or "").encode()
 
-    def _fit(self, request: Request, tools: Tools) -> Fitted:
+    def _fit(self, request: Request, tools: Tools) -> tuple[Fitted, list[int]]:
         context, asked = self.facts.context_length, request.params.max_tokens
-        return fit(request.messages, lambda some: len(self._tokens(some, tools)), context, reserve(asked, context))
+        return fit_and_read(request.messages, lambda some: self._tokens(some, tools), context, reserve(asked, context))
 
     def _count(self, messages: Sequence[Message]) -> int:
         return len(self._tokens(messages))
