@@ -138,7 +138,7 @@ def test_a_run_is_stopped_by_ctrl_c_and_resumed(home: Path) -> None:
     try:
         eventually(lambda: any(e["kind"] == "progress" for e in reader.read()) or process.poll() is not None, 120)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0, said
