@@ -6,6 +6,8 @@ import json
 import random
 from pathlib import Path
 
+from multimodel.finetune.events import Reader, fold
+from multimodel.finetune.types import TrainUpdate
 from multimodel.settings import ModelSettings, PerformanceSettings, Settings
 
 GOOD = ["great", "fine", "lovely", "superb", "charming", "bright", "happy", "warm"]
@@ -98,3 +100,13 @@ def settings_in(folder: Path, threads: int = 1) -> Settings:
     """Settings under which everything is written into `folder`."""
     models = ModelSettings(fine_tuned_dir=folder / "models", cache_dir=folder / "cache")
     return Settings(models=models, performance=PerformanceSettings(threads=threads))
+
+
+def story(folder: Path) -> TrainUpdate:
+    """A run as its folder tells it."""
+    return fold(TrainUpdate(folder.name), Reader(folder).read())
+
+
+def weights(place: Path, name: str) -> bytes:
+    """The weights of a saved model."""
+    return (place / "models" / name / "model.safetensors").read_bytes()

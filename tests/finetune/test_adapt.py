@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,16 +18,17 @@ from transformers import AutoModelForMaskedLM
 from bench.kills import Forks, ordered, survive
 from multimodel.errors import InvalidParameter
 from multimodel.finetune import adapt, checkpoints
+from multimodel.finetune.checkpoints import step_of
 from multimodel.finetune.classifier import load_tokenizer
 from multimodel.finetune.control import STOP
-from multimodel.finetune.events import Reader, fold
+from multimodel.finetune.events import Reader
 from multimodel.finetune.runfolder import ADAPTED, ADAPTING, forget
 from multimodel.finetune.trainer import Rows
 from multimodel.finetune.tuning import ADAPTATION, SMALL, choose_adaptation
-from multimodel.finetune.types import TrainConfig, TrainUpdate
+from multimodel.finetune.types import TrainConfig
 
 from ..support import eventually, needs
-from .support import sentences, settings_in, tiny_encoder, write_csv
+from .support import sentences, settings_in, story, tiny_encoder, weights, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +45,6 @@ def config(place: Path, name: str, **settings: object) -> TrainConfig:
     values = {"data": str(place / "data.csv"), "base": str(place / "encoder"), "name": name, "adaptation": 4}
     usual = {"epochs": 2, "learning_rate": 3e-3, "checkpoint_steps": 1, "precision": "float32"}
     return TrainConfig(**values | usual | settings)  # type: ignore[arg-type]
-
-
-def story(folder: Path) -> TrainUpdate:
-    return fold(TrainUpdate(folder.name), Reader(folder).read())
-
-
-def saved(place: Path, name: str) -> bytes:
-    return (place / "models" / name / "model.safetensors").read_bytes()
 
 
 def prepared(place: Path, ids: list[list[int]]) -> Any:
@@ -126,7 +120,7 @@ def test_it_learns_the_words_and_says_so(place: Path, pool: Forks) -> None:
     record = json.loads((place / "models" / "learned" / "training_metadata.json").read_text())
     assert record["parameters"]["adaptation"] == 4 and record["seconds"]["adapting"] > 0
     assert not (folder / ADAPTED).exists() and not (folder / ADAPTING).exists()
-    assert saved(place, "learned") != _without(place, pool)
+    assert weights(place, "learned") != _without(place, pool)
 
 
 @needs("peft")
@@ -152,16 +146,28 @@ def _without(place: Path, pool: Forks) -> bytes:
     folder = ordered(config(place, "without", adaptation=0), settings_in(place))
     pool.start(folder)
     assert pool.wait() == 0
-    return saved(place, "without")
+    return weights(place, "without")
 
 
 @pytest.mark.slow
 def test_kills_in_the_middle_end_with_the_same_bits(place: Path, pool: Forks) -> None:
-    settings, settled = settings_in(place), {"gradient_accumulation": 2, "batch_size": 8, "adaptation": 12}
+    settings = settings_in(place)
+    settled = {"gradient_accumulation": 2, "batch_size": 8, "adaptation": 12}  # 120 steps
     survive(pool, ordered(config(place, "whole", **settled), settings), 0, seed=0, longest=0.0)
     killed = ordered(config(place, "killed", **settled), settings)
-    assert survive(pool, killed, 3, seed=5, longest=0.1) == 3
-    assert saved(place, "killed") == saved(place, "whole")
+    for steps in (2, 30, 60):
+        pid = pool.start(killed)
+        eventually(lambda steps=steps: learned(killed) >= steps, 60)
+        os.kill(pid, 9)
+        assert pool.wait() == -9
+        assert not (killed / ADAPTED).exists(), "it was killed after the words were learned"
+    assert survive(pool, killed, 2, seed=5, longest=0.1) == 2  # and then while it trains
+    assert weights(place, "killed") == weights(place, "whole")
+
+
+def learned(folder: Path) -> int:
+    """Steps of adaptive pretraining that a run has done."""
+    return max(map(step_of, (folder / ADAPTING).glob("checkpoint-*")), default=0)
 
 
 @pytest.mark.slow
@@ -179,7 +185,7 @@ def test_a_stop_in_the_middle_is_no_model_and_goes_on(place: Path, pool: Forks) 
     pool.start(folder)
     assert pool.wait() == 0
     assert story(folder).phase == "done"
-    assert saved(place, "stopped") == saved(place, "through")
+    assert weights(place, "stopped") == weights(place, "through")
 
 
 @pytest.mark.parametrize(

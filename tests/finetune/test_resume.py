@@ -13,12 +13,12 @@ from bench.kills import Forks, ordered, survive
 from multimodel.errors import DiskFull
 from multimodel.finetune import checkpoints
 from multimodel.finetune.control import STOP
-from multimodel.finetune.events import Reader, fold
+from multimodel.finetune.events import Reader
 from multimodel.finetune.runfolder import forget
-from multimodel.finetune.types import TrainConfig, TrainUpdate
+from multimodel.finetune.types import TrainConfig
 
 from ..support import eventually, needs
-from .support import settings_in
+from .support import settings_in, story, weights
 
 pytestmark = pytest.mark.slow
 
@@ -28,14 +28,6 @@ def config(place: Path, name: str, **settings: object) -> TrainConfig:
     values = {"data": str(place / "data.csv"), "base": str(place / "encoder"), "name": name}
     usual = {"epochs": 4, "learning_rate": 3e-3, "checkpoint_steps": 1, "precision": "float32"}
     return TrainConfig(**values | usual | settings)  # type: ignore[arg-type]
-
-
-def story(folder: Path) -> TrainUpdate:
-    return fold(TrainUpdate(folder.name), Reader(folder).read())
-
-
-def weights(place: Path, name: str) -> bytes:
-    return (place / "models" / name / "model.safetensors").read_bytes()
 
 
 def test_five_kills_and_five_resumes_end_with_the_same_bits(place: Path, pool: Forks) -> None:

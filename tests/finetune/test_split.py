@@ -14,12 +14,11 @@ from bench.kills import ordered
 from multimodel import Predictor
 from multimodel.finetune import checkpoints
 from multimodel.finetune.control import STOP
-from multimodel.finetune.events import Reader, fold
 from multimodel.finetune.jobs import SPLIT, Jobs
 from multimodel.finetune.types import TrainConfig, TrainUpdate
 
 from ..support import ROOT, eventually, needs
-from .support import settings_in, tiny_encoder
+from .support import settings_in, story, tiny_encoder, weights
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +49,7 @@ def ended(place: Path, name: str, process: subprocess.Popen[bytes]) -> TrainUpda
         process.wait(300)
     finally:
         process.kill()
-    return fold(TrainUpdate(name), Reader(folder(place, name)).read())
+    return story(folder(place, name))
 
 
 def trained(place: Path, asked: TrainConfig, *, split: bool = True) -> TrainUpdate:
@@ -77,10 +76,6 @@ def _newest(place: Path, name: str) -> int:
 
 def folder(place: Path, name: str) -> Path:
     return place / "models" / ".runs" / name
-
-
-def weights(place: Path, name: str) -> bytes:
-    return (place / "models" / name / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
