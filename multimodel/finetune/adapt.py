@@ -96,9 +96,8 @@ def _learned(run: Prepared, rounds: int, writer: Writer, control: Control) -> An
     loop.remove_callback(PrinterCallback)  # it prints every point
     loop.train(resume_from_checkpoint=str(last) if last else None)
     if loop.state.global_step < loop.state.max_steps:
-        why = control.stopping == "interrupted"
-        said = "The app ended" if why else "Stopped"
-        writer.end("interrupted" if why else "stopped", f"{said} while it was {SAYS}. Resume to go on from there.")
+        phase, said = ("interrupted", "The app ended") if control.stopping == "interrupted" else ("stopped", "Stopped")
+        writer.end(phase, f"{said} while it was {SAYS}. Resume to go on from there.")
         return None
     writer.log(_said(loop.state, rounds))
     return model

@@ -81,7 +81,7 @@ def choose_learning_rate(parameters: int, wanted: float | None, lora: bool = Fal
 def choose_adaptation(base: Path, parameters: int, count: int, config: TrainConfig) -> tuple[int, str]:
     """(epochs of adaptive pretraining, reason) for so many texts. Raises InvalidParameter where the base cannot.
 
-    More than ADAPTATION times as many texts as a small base model needs are read less often.
+    Where there are many texts a small base model needs fewer epochs of them.
     """
     guesses = any("MaskedLM" in str(name) for name in files.read_json(base / files.CONFIG).get("architectures") or ())
     if config.adaptation is not None:

@@ -8,7 +8,7 @@ answers of the first have twice the speed apart, and eight are better off togeth
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 
 RECENT = 8  # steps of each way; the quickest counts, for others may have held up the rest
 TRIES = 2  # steps of a way before it is judged
@@ -50,14 +50,14 @@ class Passes:
 
     def restart(self) -> None:
         """Nothing measured so far says anything: the number of threads is another one."""
-        self._ways: dict[int, tuple[Way, Way]] = {}  # together and apart, by the number of answers
-        self._steps: dict[int, int] = {}
+        self._ways = defaultdict[int, tuple[Way, Way]](lambda: (Way(), Way()))  # together and apart, by the answers
+        self._steps = Counter[int]()
 
     def together(self, answers: int) -> bool:
         """Whether so many are best evaluated in one pass."""
         if answers < 2:
             return True
-        common, own = self._ways.setdefault(answers, (Way(), Way()))
+        common, own = self._ways[answers]
         if common.wanted or own.wanted:
             return bool(common.wanted)
         return min(own.seconds) >= WORTH * min(common.seconds)
@@ -66,8 +66,7 @@ class Passes:
         """A step of so many that went this way took so long."""
         if answers < 2:
             return
-        ways = self._ways.setdefault(answers, (Way(), Way()))
-        ways[not together].took(seconds)
-        self._steps[answers] = steps = self._steps.get(answers, 0) + 1
-        if steps % AGAIN == 0:
-            ways[together].again()
+        self._ways[answers][not together].took(seconds)
+        self._steps[answers] += 1
+        if self._steps[answers] % AGAIN == 0:
+            self._ways[answers][together].again()
