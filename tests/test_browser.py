@@ -405,12 +405,13 @@ def test_another_visitor_sees_nothing_of_it(chat: Chat, browser: Any, served: Se
 
 
 def test_regenerate_asks_one_column_again(chat: Chat) -> None:
-    chat.ask("one two three")
+    words = "one two three four five six seven eight nine ten"  # a second of echo:slow, which the page may not miss
+    chat.ask(words)
     chat.finished()
     chat.act(1, "regenerate")
     chat.until("() => document.documentElement.dataset.mmRunning === '1'")
     chat.finished()
-    assert chat.answer(0) == chat.answer(1) == "one two three"
+    assert chat.answer(0) == chat.answer(1) == words
 
 
 def test_clear_empties_one_column_and_new_chat_all(chat: Chat) -> None:

@@ -132,7 +132,12 @@ def test_a_run_is_stopped_by_ctrl_c_and_resumed(home: Path) -> None:
     options += ["--early-stopping", "0", "--precision", "float32", "--largest-batch"]
     command = [sys.executable, "-m", "multimodel.finetune", *options]
     process = subprocess.Popen(
-        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )
     reader = Reader(home / "commands" / ".runs" / "stopped")
     try:
