@@ -221,6 +221,7 @@ class Place:
         self._load: _Load | None = None
         self._status: Status | None = None
         self._weighed = False
+        self._flash: bool | None = None  # attention, as the first load here found it quicker
 
     @property
     def worker(self) -> Worker | None:
@@ -289,8 +290,15 @@ class Place:
         """Speak for the memory of a plan before the model is loaded. Raises TooLarge."""
         self._pool.make_room(self, plan)
 
+    def flash_attention(self, plan: MemoryPlan) -> bool | None:
+        """Whether to use flash attention; None where the load is to try it. The same for every load, or a greedy text
+        would not be."""
+        asked, known = self.spec.load.flash_attention, self._pool.flash_attention(plan)
+        return next((found for found in (asked, known, self._flash) if found is not None), None)
+
     def loaded(self, plan: MemoryPlan, facts: Facts) -> None:
         """Take note of what a load decided that its plan left open, and keep it for the plans to come."""
+        self._flash = facts.flash_attention
         if plan.engine == "llama.cpp" and plan.request.target.kind == "cpu":
             if self.spec.load.flash_attention is None:
                 self._pool.tried(plan, facts.flash_attention)

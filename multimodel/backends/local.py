@@ -195,13 +195,11 @@ class LocalBackend:
 
     def _options(self, plan: MemoryPlan) -> LoadOptions:
         """How to load it, as it was planned."""
-        load = self._spec.load
-        flash = self._pool.flash_attention(plan) if load.flash_attention is None else load.flash_attention
         return replace(
-            load,
+            self._spec.load,
             dtype=cast(DType, plan.dtype),
             sequences=plan.request.sequences,
-            flash_attention=flash,
+            flash_attention=self._place.flash_attention(plan),
             anyway=self._place.anyway > 0,
         )
 

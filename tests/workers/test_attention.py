@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from multimodel import registry
 from multimodel.engine import Engine
 from multimodel.memory.attention import FILE, Attention
 from multimodel.memory.plan import MemoryPlan, Request, Term
+from multimodel.pool import Pool
 from multimodel.settings import ModelSettings, Settings
-from multimodel.types import LoadOptions, Message, ModelId, ModelSpec, SamplingParams
+from multimodel.types import LoadOptions, Message, ModelId, ModelSpec, SamplingParams, collect
 
 from ..support import needs
 
@@ -112,3 +115,16 @@ def _guide() -> Path:
     from ..support import GUIDE_GGUF
 
     return GUIDE_GGUF
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_model_that_comes_back_has_the_attention_it_had(first: bool) -> None:
+    spec = ModelSpec(ModelId("gguf", "guide"))
+    plan = MemoryPlan(model=str(spec.id), request=Request(), terms=())
+    backend: Any = registry.connect(spec, Settings(), Pool())
+    collect(backend.stream([Message("user", "hello")], SamplingParams(max_tokens=1)))
+    backend._place.loaded(plan, replace(backend.facts, flash_attention=first))
+    backend.close()
+    collect(backend.stream([Message("user", "hello")], SamplingParams(max_tokens=1)))
+    assert backend.facts.flash_attention is first
+    backend.close()
