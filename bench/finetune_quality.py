@@ -1,9 +1,8 @@
 """How good fine-tuned models are: `python -m bench.finetune_quality`.
 
 Accuracy after equal epochs: the stock Trainer and ours from the same built-in encoder, with the same learning rate, on
-SST-2 and TREC, the mean of six seeds. The built-in encoder on five public data sets, with the settings the app
-recommends, beside the TF-IDF baseline that stands beside every run. Wrong labels: a tenth of the labels changed, and
-how high they rank.
+SST-2 and TREC, the mean of six seeds. Wrong labels: a tenth of the labels changed, and how high they rank. The built-in
+encoder beside TF-IDF: bench.finetune_encoder.
 """
 
 from __future__ import annotations
@@ -24,11 +23,9 @@ import transformers
 from sklearn.metrics import roc_auc_score
 
 from multimodel.finetune import classifier, prepare, sources, trainer
-from multimodel.finetune.api import finetune
 from multimodel.finetune.baseline import out_of_fold
 from multimodel.finetune.data import Dataset
 from multimodel.finetune.events import Silent
-from multimodel.finetune.report import recommended, report
 from multimodel.finetune.types import TrainConfig
 from multimodel.settings import ModelSettings, PerformanceSettings, Settings, TrackingSettings
 
@@ -38,7 +35,6 @@ from .report import ROOT, Report, Table, finish, load, parser
 
 SEEDS = (1, 2, 3, 4, 5, 6)
 EPOCHS = 3
-MOST_EPOCHS = 10  # of whole runs
 FLIPPED = 0.1
 
 
@@ -147,29 +143,6 @@ def accuracy(run: prepare.Prepared, model: Any) -> float:
     return float((found.argmax(axis=1) == np.asarray(part.truth)).mean())
 
 
-# --- the built-in encoder beside the baseline ---
-
-
-def encoder(sets: Sequence[Source], settings: Settings, most: int) -> Table:
-    """Figures of the test rows, of whole runs as the app makes them."""
-    lines = []
-    for source in sets:
-        asked = config(source, f"whole {source.name}")
-        data = sources.mapped(asked, settings)
-        advice = recommended(data, report(data).lengths)
-        chosen = {name: value for name, (value, _) in advice.items() if name != "max_length"}
-        chosen["epochs"] = min(chosen["epochs"], most)
-        *_, end = finetune(asked.merge(chosen), settings=settings)
-        if end.error:
-            raise end.error
-        base = end.plan["baseline"]
-        mine = [f"{100 * end.metrics[name]:.2f}" for name in ("accuracy", "f1")]
-        theirs = [f"{100 * base[name]:.2f}" for name in ("accuracy", "f1")]
-        lines.append((source.name, str(chosen["epochs"]), mine[0], theirs[0], mine[1], theirs[1]))
-    columns = ("data", "epochs", "accuracy", "of TF-IDF", "macro F1", "of TF-IDF")
-    return Table(columns, tuple(lines), "The built-in encoder, recommended settings, test rows, per cent")
-
-
 # --- wrong labels ---
 
 
@@ -222,7 +195,6 @@ def main() -> int:
         seeds, epochs = ((1,), 1) if asked.tiny else (SEEDS, EPOCHS)
         tables = (
             equal(place, sets[:2], settings, seeds, epochs),
-            encoder(sets, settings, 1 if asked.tiny else MOST_EPOCHS),
             noise(sets[:3], settings, doubt),
         )
     packages = ("torch", "transformers", "accelerate", "scikit-learn")

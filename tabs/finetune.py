@@ -27,11 +27,11 @@ from multimodel.finetune import reading, sources
 from multimodel.finetune.bases import ALIASES, built_in
 from multimodel.finetune.control import STOP
 from multimodel.finetune.fitting import largest_batch, training_of
-from multimodel.finetune.report import Count
+from multimodel.finetune.report import Base
 from multimodel.finetune.runfolder import Order, read
 from multimodel.finetune.store import METRICS, MISCLASSIFIED
 from multimodel.finetune.tables import Limits, Table, stack
-from multimodel.finetune.tokens import LIMIT, counter, longest
+from multimodel.finetune.tokens import base_in
 from multimodel.finetune.types import BUILT_IN, TrainConfig, TrainUpdate
 from multimodel.memory import MemoryPlan, Request, target_of
 from multimodel.memory import Training as Planning
@@ -284,17 +284,16 @@ class Training:
         key = f"{base} {choices.key}"
         if draft.seen and draft.seen[0] == key:
             return draft.seen[1]
-        count, limit = self._tokens(base)
-        found = examined(draft.table, choices, draft.source, count, limit)
+        found = examined(draft.table, choices, draft.source, self._base(base))
         draft.seen = (key, found)
         return found
 
-    def _tokens(self, base: str) -> tuple[Count | None, int]:
-        """How the tokens of a base model are counted, where it is on this machine, and how many it reads."""
+    def _base(self, name: str) -> Base:
+        """What a report has to know of a base model; the usual where it is not on this machine."""
         with suppress(MultimodelError):
-            if folder := self._folder(base):
-                return counter(folder), longest(folder)
-        return None, LIMIT
+            if folder := self._folder(name):
+                return base_in(folder)
+        return Base()
 
     def _folder(self, base: str) -> Path | None:
         if base == BUILT_IN:

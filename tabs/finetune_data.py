@@ -13,7 +13,7 @@ from multimodel.errors import MultimodelError
 from multimodel.finetune import data as rows
 from multimodel.finetune.data import Dataset
 from multimodel.finetune.data import Mapping as Columns
-from multimodel.finetune.report import FIXES, Count, DataReport, Finding, estimated_tokens, report
+from multimodel.finetune.report import FIXES, Base, DataReport, Finding, estimated_tokens, report
 from multimodel.finetune.sources import finished
 from multimodel.finetune.tables import Cell, Table
 from multimodel.finetune.types import TrainConfig
@@ -113,14 +113,14 @@ class Examined:
     refusal: MultimodelError | None  # why nothing can be trained on it
 
 
-def examined(table: Table, choices: Choices, source: str, count: Count | None, limit: int) -> Examined:
-    """Look at a table. `count`: a tokenizer's; `limit`: tokens the base model reads. Raises DataError."""
+def examined(table: Table, choices: Choices, source: str, base: Base) -> Examined:
+    """Look at a table. Raises DataError."""
     columns = columns_of(table, choices)
     data = corrected(rows.dataset(table, columns, source), choices.labels or {})
     repaired, repairs = _repaired(data, choices.fixes)
     sample = repaired.texts[:: max(1, len(repaired) // SAMPLE)]
-    tokens = list(count(sample) if count else estimated_tokens(sample))
-    found = report(repaired, count=(lambda _: tokens) if count else None, limit=limit)
+    tokens = list(base.count(sample) if base.count else estimated_tokens(sample))
+    found = report(repaired, replace(base, count=(lambda _: tokens) if base.count else None))
     splits: Mapping[str, int] = {}
     refusal: MultimodelError | None = None
     try:

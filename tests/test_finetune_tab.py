@@ -17,6 +17,7 @@ from multimodel.engine import Engine
 from multimodel.errors import InvalidParameter, NotEnoughMemory
 from multimodel.finetune import data as rows
 from multimodel.finetune.events import Writer
+from multimodel.finetune.report import Base
 from multimodel.finetune.runfolder import DATA, Order
 from multimodel.finetune.tables import Table
 from multimodel.finetune.types import HELP, RANGES, Best, Point, TrainConfig, TrainUpdate
@@ -479,7 +480,7 @@ def test_settings_that_do_not_differ_are_left_out() -> None:
 
 def test_a_histogram_of_one_length() -> None:
     table = Table(("text", "label"), tuple((f"word {i}", "ab"[i % 2]) for i in range(4)), (1, 2, 3, 4))
-    found = finetune.examined(table, Choices(), "x", None, 512)
+    found = finetune.examined(table, Choices(), "x", Base())
     assert lengths_html(found.tokens, found.report).count("<i ") == 9
 
 

@@ -27,7 +27,7 @@ from .remote import repository, submit
 from .report import DataReport, report
 from .sources import mapped
 from .store import Store
-from .tokens import counter, longest
+from .tokens import base_in
 from .types import TrainConfig, TrainUpdate
 
 CODES = {"done": 0, "stopped": 0, "interrupted": 130}
@@ -61,7 +61,7 @@ def _command(options: argparse.Namespace, jobs: Jobs, settings: Settings, consol
         raise InvalidParameter("The model has no name.", hint="Give it one: --name reviews")
     config = TrainConfig(**{"name": "report"} | settings_of(options))
     data, folder = mapped(config, settings), _base(config, settings, console)
-    found = report(data, count=counter(folder), limit=longest(folder))
+    found = report(data, base_in(folder))
     view.show_report(console, found)
     if hasattr(options, "report_only"):
         return 0

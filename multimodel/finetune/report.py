@@ -69,9 +69,18 @@ Count = Callable[[Sequence[str]], Sequence[int]]
 """Tokens of each text, special ones included."""
 
 
-def report(data: Dataset, *, count: Count | None = None, limit: int = 512) -> DataReport:
-    """Look at a data set; `count` is a tokenizer's, `limit` the most tokens the model reads."""
-    lengths = _lengths(data.texts, count, limit)
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a report has to know of the base model."""
+
+    count: Count | None = None  # of its tokenizer
+    limit: int = 512  # tokens it reads at most
+    small: bool = False  # has read little
+
+
+def report(data: Dataset, base: Base = Base()) -> DataReport:
+    """Look at a data set, which is to train a base model."""
+    lengths = _lengths(data.texts, base.count, base.limit)
     findings = tuple(found for look in LOOKS for found in look(data))
     findings = (*findings, *_length_finding(lengths))
     order = {"error": 0, "warning": 1, "note": 2}
@@ -85,7 +94,7 @@ def report(data: Dataset, *, count: Count | None = None, limit: int = 512) -> Da
         languages=languages(data.texts),
         findings=tuple(sorted(findings, key=lambda f: order[f.severity])),
         notes=data.notes,
-        recommended=recommended(data, lengths),
+        recommended=recommended(data, lengths, small=base.small),
     )
 
 
@@ -374,14 +383,15 @@ def _script(letter: str) -> str:
 # --- settings that suit the data ---
 
 
-def recommended(data: Dataset, lengths: Lengths) -> dict[str, tuple[Any, str]]:
-    """Settings that suit this data, each with its reason."""
+def recommended(data: Dataset, lengths: Lengths, *, small: bool = False) -> dict[str, tuple[Any, str]]:
+    """Settings that suit this data and a base model that may be small, each with its reason."""
     rows = max(1, sum(s in ("train", "") for s in data.splits))
     epochs = 3 if rows >= 20_000 else 4 if rows >= 5_000 else 6 if rows >= 1_000 else 10
+    epochs, why = (min(10, 2 * epochs), "fewer rows and small base models") if small else (epochs, "fewer rows")
     batch = 32 if rows >= 1_000 else 16 if rows >= 200 else 8
     longest = max_length(lengths.p99, lengths.limit)
     found: dict[str, tuple[Any, str]] = {
-        "epochs": (epochs, f"{rows:,} rows to train on; fewer rows need more rounds"),
+        "epochs": (epochs, f"{rows:,} rows to train on; {why} need more rounds"),
         "batch_size": (batch, f"about {math.ceil(rows / batch):,} steps an epoch"),
         "max_length": (longest, f"99 of 100 texts have at most {lengths.p99} tokens"),
     }

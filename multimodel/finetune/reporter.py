@@ -35,6 +35,7 @@ class Rules:
 
     evaluate_at: frozenset[int]  # steps
     metric: str  # which figure says what is best
+    judged_on: int  # validation rows
     patience: int  # evaluations without a better one; 0: never stop early
     samples: int  # rows per step
     checkpoint_steps: int | None
@@ -48,30 +49,52 @@ class Judged:
     step: int | None = None  # of the best
     value: float = math.nan
     loss: float = math.inf
-    stale: int = 0  # evaluations since then
+    stale: int = 0  # evaluations since the highest figure
 
 
-def judge(history: Sequence[dict[str, Any]], metric: str) -> Judged:
+def judge(history: Sequence[dict[str, Any]], metric: str, rows: int) -> Judged:
     """The best evaluation in a Trainer's log; the same log gives the same answer, so it survives a resume.
 
-    Where the figure is the same, the lower loss is the better: a model that has just begun to learn often says one
+    Of shares like F1 it is the last one that is less than a standard error below the highest, as many `rows` give them:
+    what is higher by less is so by chance, and the learning rate falls to the end (the one-standard-error rule of
+    Breiman et al. 1984, "Classification and Regression Trees", for the more trained instead of the simpler model).
+    Where the figure is the same, the lower loss is the higher: a model that has just begun to learn often says one
     answer to everything, and its F1 stands still while its loss falls.
 
-    >>> judge([{"eval_f1": 0.5, "step": 1}, {"loss": 1, "step": 2}, {"eval_f1": 0.4, "step": 2}], "f1")
+    >>> log = [{"eval_f1": 0.5, "step": 1}, {"loss": 1, "step": 2}, {"eval_f1": 0.4, "step": 2}]
+    >>> judge(log, "f1", rows=1000)
     Judged(step=1, value=0.5, loss=inf, stale=1)
+    >>> judge(log, "f1", rows=20)
+    Judged(step=2, value=0.4, loss=inf, stale=1)
     """
-    best = Judged()
+    best = highest = Judged()
     for row in history:
         value = row.get(f"eval_{metric}")
         if value is None:
             continue
-        loss = row.get("eval_loss", math.inf)
-        better = value < best.value if metric in LOWER_IS_BETTER else value > best.value
-        better |= value == best.value and loss < best.loss
-        first = best.step is None and math.isfinite(value)
-        found = Judged(row["step"], value, loss)
-        best = found if better or first else replace(best, stale=best.stale + 1)
+        found = Judged(row["step"], value, row.get("eval_loss", math.inf))
+        if _better(found, highest, metric):
+            best = highest = found
+        else:
+            highest = replace(highest, stale=highest.stale + 1)
+            chosen = found if _as_good(value, highest.value, metric, rows) else best
+            best = replace(chosen, stale=highest.stale)
     return best
+
+
+def _better(found: Judged, highest: Judged, metric: str) -> bool:
+    if highest.step is None:
+        return math.isfinite(found.value)
+    if found.value == highest.value:
+        return found.loss < highest.loss
+    return found.value < highest.value if metric in LOWER_IS_BETTER else found.value > highest.value
+
+
+def _as_good(value: float, highest: float, metric: str, rows: int) -> bool:
+    """Whether a share may be lower by chance alone. The error of F1 is taken for that of a share."""
+    if metric in LOWER_IS_BETTER or not rows or not 0 <= highest <= 1:
+        return False
+    return highest - value < math.sqrt(highest * (1 - highest) / rows)
 
 
 class Reporter(TrainerCallback):
@@ -156,7 +179,7 @@ class Reporter(TrainerCallback):
         self._judging.append(time.perf_counter() - self._mark)
         self._mark = time.perf_counter()
         self._evaluated = 0
-        found = judge(state.log_history, self._rules.metric)
+        found = self._judge(state)
         if found.step == state.global_step:
             control.should_save = True
         if self._rules.patience and found.stale >= self._rules.patience:
@@ -171,7 +194,7 @@ class Reporter(TrainerCallback):
             distributed.barrier()
         if state.is_world_process_zero:
             checkpoints.seal(self._folder / f"checkpoint-{state.global_step}")
-            checkpoints.prune(self._folder, judge(state.log_history, self._rules.metric).step)
+            checkpoints.prune(self._folder, self._judge(state).step)
         now = time.perf_counter()
         self._interval = max(MINUTE, SHARE * (now - self._mark))
         self._mark = self._saved = now
@@ -180,6 +203,9 @@ class Reporter(TrainerCallback):
         """However it ended, where it stands is told."""
         if state.is_world_process_zero and self._steps:
             self._progress(state)
+
+    def _judge(self, state: TrainerState) -> Judged:
+        return judge(state.log_history, self._rules.metric, self._rules.judged_on)
 
     def _due(self, state: TrainerState, now: float) -> bool:
         """Whether a checkpoint is due; raises DiskFull before there is no room for it."""

@@ -1,4 +1,7 @@
-"""How many tokens a base model makes of texts, and how many it reads; told by its files, without loading the model."""
+"""What a report has to know of a base model: how it counts tokens, how many it reads, whether it is small.
+
+Told by its files, without loading the model.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,20 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ..errors import BrokenFile
-from ..folder import CONFIG, read_json
-from .report import Count
+from ..folder import CONFIG, read_json, tensors, weight_files
+from .report import Base, Count
 
 FILE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 LIMIT = 512  # tokens, where neither model nor tokenizer says
 OFFSET = 2  # positions that RoBERTa and its relatives do not use
+SMALL = 30_000_000  # parameters below which a base model has read little and takes larger steps
+
+
+def base_in(folder: Path) -> Base:
+    """The base model of a folder. Raises BrokenFile."""
+    parameters = sum(tensor.elements for path in weight_files(folder) for tensor in tensors(path).values())
+    return Base(counter(folder), longest(folder), small=0 < parameters < SMALL)
 
 
 def counter(folder: Path) -> Count | None:

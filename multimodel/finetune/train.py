@@ -96,7 +96,7 @@ def _ended(run: Prepared, state: Any, early: bool, writer: Writer, control: Cont
     if not over and control.stopping == "interrupted":
         writer.end("interrupted", f"The app ended; saved at step {state.global_step:,}.")
         return
-    best = judge(state.log_history, run.plan["metric"]).step or state.global_step
+    best = judge(state.log_history, run.plan["metric"], len(run.sets["validation"])).step or state.global_step
     Trained("done" if over else "stopped", best, state.global_step, state.max_steps, early).save(run.folder)
 
 
@@ -117,6 +117,7 @@ def _rules(run: Prepared, world: int) -> Rules:
     return Rules(
         evaluate_at=frozenset(steps | {_steps(run, world)}) if len(run.sets["validation"]) else frozenset(),
         metric=run.plan["metric"],
+        judged_on=len(run.sets["validation"]),
         patience=run.config.early_stopping,
         samples=run.config.batch_size * run.config.gradient_accumulation * world,
         checkpoint_steps=run.config.checkpoint_steps,

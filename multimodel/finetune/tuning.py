@@ -14,11 +14,11 @@ from torch import nn
 from .. import folder as files
 from ..errors import InvalidParameter, MissingDependency, TrainingError
 from .classifier import autocast, padded
+from .tokens import SMALL
 from .types import TrainConfig
 
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
-SMALL = 30_000_000  # parameters below which a higher learning rate is right
 ADAPTATION = 10  # epochs of adaptive pretraining of a small base model
 ADAPTATION_TEXTS = 100_000  # texts it reads meanwhile at most, as long as one epoch is not more
 TRIES = 3

@@ -12,7 +12,7 @@ from multimodel.finetune import data as rows
 from multimodel.finetune import sources
 from multimodel.finetune.data import Dataset, Mapping, dataset, guess, normal, split
 from multimodel.finetune.reading import paste
-from multimodel.finetune.report import FIXES, Finding, report
+from multimodel.finetune.report import FIXES, Base, Finding, report
 from multimodel.finetune.tables import Table
 from multimodel.finetune.types import CHOICES, HELP, RANGES, TrainConfig
 from multimodel.settings import ROOT, Settings
@@ -217,11 +217,13 @@ def test_findings_that_settings_answer() -> None:
 
 
 def test_the_report_counts_with_a_tokenizer_and_recommends_with_reasons() -> None:
-    seen = report(made(many(2000)), count=lambda texts: [len(text) for text in texts], limit=64)
+    seen = report(made(many(2000)), Base(lambda texts: [len(text) for text in texts], 64))
     assert not seen.lengths.estimated and seen.lengths.longest == len("the text number 1999")
     assert seen.recommended["max_length"][0] == 24
     assert all(reason for _, reason in seen.recommended.values())
     assert seen.languages == {"English": 1.0}
+    small = report(made(many(2000)), Base(small=True)).recommended["epochs"]
+    assert small[0] > seen.recommended["epochs"][0] and "small base models" in small[1]
 
 
 def test_several_labels_and_numbers_are_looked_at_too() -> None:

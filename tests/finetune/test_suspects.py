@@ -12,7 +12,7 @@ from multimodel.errors import BrokenFile
 from multimodel.finetune.data import Dataset, dataset, guess
 from multimodel.finetune.reading import read
 from multimodel.finetune.suspects import suspects
-from multimodel.finetune.tokens import counter
+from multimodel.finetune.tokens import base_in, counter, longest
 
 from ..support import DATA, needs_data
 from .support import sentences, tiny_encoder
@@ -67,6 +67,8 @@ def test_tokens_are_counted_by_the_tokenizer_of_the_base_model(tmp_path: Path) -
     count = counter(folder)
     assert count and list(count(texts)) == [len(ids) for ids in encode(load_tokenizer(folder), texts, 10_000)]
     assert counter(tmp_path) is None
+    base = base_in(folder)
+    assert base.small and base.count and base.limit == longest(folder)
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(BrokenFile):
         counter(folder)

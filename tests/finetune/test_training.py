@@ -119,10 +119,25 @@ def test_the_same_log_gives_the_same_best() -> None:
     from multimodel.finetune.reporter import Judged, judge
 
     log = [{"eval_loss": value, "step": i, "eval_f1": 1 - value} for i, value in enumerate((0.9, 0.5, 0.7, 0.6), 1)]
-    assert judge(log, "loss") == judge(log, "f1") == Judged(2, 0.5, 0.5, stale=2)
+    assert judge(log, "loss", 1000) == judge(log, "f1", 1000) == Judged(2, 0.5, 0.5, stale=2)
     still = [{"eval_loss": value, "step": i, "eval_f1": 0.0} for i, value in enumerate((0.7, 0.6, 0.65), 1)]
-    assert judge(still, "f1") == Judged(2, 0.0, 0.6, stale=1)  # where F1 stands still, the loss decides
-    assert judge([{"loss": 1.0, "step": 1}], "f1").step is None
+    assert judge(still, "f1", 1000) == Judged(2, 0.0, 0.6, stale=1)  # where F1 stands still, the loss decides
+    assert judge([{"loss": 1.0, "step": 1}], "f1", 1000).step is None
+
+
+def test_what_is_lower_by_chance_is_as_good_and_trained_for_longer() -> None:
+    from multimodel.finetune.reporter import judge
+
+    def best(*values: float, rows: int = 100, metric: str = "f1") -> tuple[int | None, int]:
+        found = judge([{f"eval_{metric}": value, "step": i} for i, value in enumerate(values, 1)], metric, rows)
+        return found.step, found.stale
+
+    assert best(0.5, 0.8, 0.77, 0.7) == (3, 2), "a standard error of .8 over 100 rows is .04"
+    assert best(0.5, 0.8, 0.77, 0.7, rows=1000) == (2, 2)
+    assert best(0.8, 0.77, 0.74) == (2, 2), "the highest counts, not the one before"
+    assert best(0.8, 0.77, 0.9) == (3, 0)
+    assert best(0.5, 0.49, metric="rmse") == (2, 0) and best(0.5, 0.51, metric="rmse") == (1, 1)
+    assert best(float("nan"), 0.5, 0.4, rows=1000) == (2, 1)
 
 
 # --- kinds of tasks and settings ---
