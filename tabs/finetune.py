@@ -166,14 +166,14 @@ class Training:
         values, name = settings_of(asked), base_of(asked, self.settings)
         config = TrainConfig(data="-", name="-", **values)
         target = target_of(self.engine.device(values.get("device", "auto")))
-        length = asked.get("length")
+        length, subject = asked.get("length"), self._subject(name)
         tokens = length if isinstance(length, int) and 8 <= length <= 8192 else USUAL_LENGTH
 
         def planned(how: Planning) -> MemoryPlan:
-            return self.engine.estimator.plan(self._subject(name), Request(target=target, training=how))
+            return self.engine.estimator.plan(subject, Request(target=target, training=how))
 
-        plan = planned(training_of(config, tokens))
-        largest = largest_batch(config, tokens, planned, target, MOST_ROWS)
+        how = training_of(config, tokens, subject)
+        plan, largest = planned(how), largest_batch(how, planned, target, MOST_ROWS)
         return {"html": memory_html(plan, plan.fit(target), target, largest.batch_size)}
 
     @answering

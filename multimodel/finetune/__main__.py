@@ -20,7 +20,7 @@ from ..memory.target import target_of
 from ..settings import Settings
 from . import console as view
 from .bases import base_folder
-from .fitting import largest_batch
+from .fitting import largest_batch, training_of
 from .jobs import Jobs
 from .options import parser, settings_of
 from .remote import repository, submit
@@ -92,7 +92,9 @@ def _fitted(config: TrainConfig, folder: Path, found: DataReport, settings: Sett
     with closing(Estimator(settings)) as estimator:
         subject = estimator.read(folder)
         fit = largest_batch(
-            config, length, lambda how: estimator.plan(subject, Request(target=target, training=how)), target
+            training_of(config, length, subject),
+            lambda how: estimator.plan(subject, Request(target=target, training=how)),
+            target,
         )
     if not fit.batch_size:
         hint = "Close other programs, use LoRA (--lora-rank 8) or --gradient-checkpointing, or a smaller base model."

@@ -1,7 +1,9 @@
 """Adaptive pretraining: before it learns the labels, the base model learns the words of the training texts.
 
-A share of the tokens is masked and has to be guessed, as when the base model was made (Gururangan et al. 2020, "Don't
-Stop Pretraining"). It helps models that have read little. Texts of the validation and test rows are not read.
+A share of the tokens has to be guessed, as when the base model was made (Gururangan et al. 2020, "Don't Stop
+Pretraining"). Most of them are masked, some are other words and some are left as they are, so that the model learns to
+read texts without masks too (Devlin et al. 2019, "BERT"). It helps models that have read little. Texts of the
+validation and test rows are not read.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from . import checkpoints
 from .classifier import own_errors, padded
 from .control import Control
 from .events import Silent, Writer
+from .fitting import MASKED
 from .order import grouped
 from .prepare import Prepared
 from .reporter import Reporter, Rules, check_room
@@ -35,9 +38,10 @@ from .trainer import arguments
 from .tuning import load_weights
 
 SAYS = "learning the words of your texts"
-SHARE = 0.15  # of the tokens is masked
 RATE = 5e-4
-REST = -100  # the target of a token that is not masked
+OTHERS = 0.1  # of the tokens to guess are replaced by a random word, as many are left as they are, the rest is masked
+REST = -100  # the target of a token that is not guessed
+GUESSED = "guessed"  # in a batch: which tokens are
 LOGS = 50  # points of the loss, of which the log tells the first and the last
 
 
@@ -84,7 +88,7 @@ def _learned(run: Prepared, rounds: int, writer: Writer, control: Control) -> An
     split, last = splits_model(), checkpoints.newest(place, tidy=process_rank() == 0)
     if split and last:
         load_weights(model, last)
-    keep_masked(model, run.tokenizer.mask_token_id)
+    keep_guessed(model)
     loop = (Splits if split else Trainer)(
         model=model,
         args=_arguments(run, place, rounds, **(splitting(model) if split else {})),
@@ -162,14 +166,15 @@ class Telling(Reporter):
 
 
 class MaskedRows(Dataset[dict[str, Any]]):
-    """The training rows of all rounds one after another, each time with other tokens masked.
+    """The training rows of all rounds one after another, each time with other tokens to guess.
 
-    What is masked depends on the seed and the place alone, so that a resume sees the same.
+    Which they are depends on the seed and the place alone, so that a resume sees the same.
     """
 
     def __init__(self, run: Prepared, rounds: int) -> None:
         words = run.tokenizer
         self._special = np.array(sorted(words.all_special_ids))
+        self._words = np.setdiff1d(np.arange(len(words)), self._special)
         self._mask, self._seed = words.mask_token_id, run.config.seed
         instead = words.unk_token_id if words.unk_token_id is not None else run.pad  # of a mask that somebody typed
         self._ids = [[instead if i == self._mask else i for i in row] for row in run.sets["train"].ids]
@@ -181,10 +186,13 @@ class MaskedRows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         ids = np.array(self._ids[self._order[place]])
-        chance = np.random.default_rng((self._seed, place)).random(len(ids))
+        generator = np.random.default_rng((self._seed, place))
+        chance = generator.random(len(ids))
         chance[np.isin(ids, self._special)] = 2.0
-        chosen = (chance < SHARE) | (chance == min(1.0, chance.min()))  # one at least, where there is a word
-        return {"ids": np.where(chosen, self._mask, ids), "truth": np.where(chosen, ids, REST)}
+        chosen = (chance < MASKED) | (chance == min(1.0, chance.min()))  # one at least, where there is a word
+        how, words = generator.random(len(ids)), generator.choice(self._words, len(ids))
+        instead = np.select([how < OTHERS, how < 2 * OTHERS], [words, ids], self._mask)
+        return {"ids": np.where(chosen, instead, ids), "truth": np.where(chosen, ids, REST)}
 
 
 def collate(pad: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
@@ -192,17 +200,18 @@ def collate(pad: int) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Te
 
     def batch(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         truth = padded([row["truth"] for row in rows], REST)["input_ids"]
-        return padded([row["ids"] for row in rows], pad) | {"labels": truth}
+        return padded([row["ids"] for row in rows], pad) | {"labels": truth, GUESSED: truth != REST}
 
     return batch
 
 
-def keep_masked(model: Any, mask: int) -> None:
-    """Have the model give logits for masked tokens only, (masked tokens, vocabulary): most of the work is saved."""
+def keep_guessed(model: Any) -> None:
+    """Have the model give logits for tokens to guess only, (such tokens, vocabulary): most of the work is saved."""
     chosen: list[torch.Tensor] = []
 
-    def note(module: nn.Module, args: Any, inputs: dict[str, torch.Tensor]) -> None:
-        chosen[:] = [inputs["input_ids"] == mask]
+    def note(module: nn.Module, args: Any, inputs: dict[str, torch.Tensor]) -> Any:
+        chosen[:] = [inputs[GUESSED]]
+        return args, {name: value for name, value in inputs.items() if name != GUESSED}
 
     def keep(module: nn.Module, args: Any, output: Any) -> Any:
         output["last_hidden_state"] = output.last_hidden_state[chosen[0]]
@@ -213,7 +222,7 @@ def keep_masked(model: Any, mask: int) -> None:
 
 
 def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    """The cross-entropy of the masked tokens: its mean, or its part of the mean over all batches of one step."""
+    """The cross-entropy of the tokens to guess: its mean, or its part of the mean over all batches of one step."""
     wanted = labels[labels != REST]
     total = functional.cross_entropy(outputs.logits.float(), wanted, reduction="sum")
     return total / max(1, len(wanted) if num_items_in_batch is None else num_items_in_batch)

@@ -11,6 +11,7 @@ from ..folder import CONFIG, complete, read_json
 from ..locate import locate
 from ..settings import Settings
 from ..types import ModelId, ModelSpec
+from .tokens import guesses
 from .types import BUILT_IN
 
 ALIASES = {
@@ -65,10 +66,9 @@ def maskers(settings: Settings) -> list[str]:
 
 def _masked(folder: Path) -> bool:
     try:
-        names = read_json(folder / CONFIG).get("architectures")
+        return guesses(read_json(folder / CONFIG))
     except LoadError:
         return False
-    return any("MaskedLM" in str(name) for name in names or ())
 
 
 def bases(settings: Settings) -> list[str]:

@@ -31,6 +31,7 @@ from .labels import LabelMap
 from .onnx import exported as exported_in
 from .onnx_session import Session
 from .packed import pack
+from .tokens import guesses
 from .types import Precision
 
 WORD = re.compile(r"\S+")
@@ -97,7 +98,7 @@ class Model:
     @cached_property
     def _filler(self) -> Any:
         config = files.read_json(self.folder / files.CONFIG)
-        if not any("MaskedLM" in str(name) for name in config.get("architectures") or ()):
+        if not guesses(config):
             hint = "Choose a base model, such as the built-in encoder."
             raise BrokenFile(f"{self.folder.name} cannot fill gaps: it is no masked language model.", hint=hint)
         with own_errors(f"The model of {self.folder.name}"):

@@ -10,17 +10,19 @@ from typing import Any
 
 from transformers import set_seed
 
+from ..folder import CONFIG, read_json
 from . import data as rows
 from . import runfolder
 from .baseline import score
 from .classifier import best_device, encode, load_model, load_tokenizer, longest
 from .data import Dataset
 from .events import Writer
+from .fitting import choose_adaptation
 from .labels import LabelMap
 from .report import max_length
 from .runfolder import Order
 from .trainer import Rows
-from .tuning import add_lora, choose_adaptation, choose_learning_rate, choose_precision, counted, freeze
+from .tuning import add_lora, choose_learning_rate, choose_precision, counted, freeze
 from .types import SPLITS, TrainConfig
 
 
@@ -101,7 +103,8 @@ def _plan(run: Prepared, ids: list[list[int]], writer: Writer) -> dict[str, Any]
     device = best_device(run.config.device).type
     writer.phase("preparing", "measuring which number format is faster")
     precision, reason = choose_precision(run.model, ids, run.pad, run.config.precision, device)
-    rounds, why_rounds = choose_adaptation(Path(run.order.base), every, rows.in_splits(run.data)["train"], run.config)
+    base = read_json(Path(run.order.base) / CONFIG)
+    rounds, why_rounds = choose_adaptation(run.config, base, every, rows.in_splits(run.data)["train"])
     rate, why_rate = choose_learning_rate(every, run.config.learning_rate, run.config.lora_rank > 0)
     writer.phase("preparing", "scoring the baseline")
     judged = _judged_on(run.data)

@@ -5,8 +5,9 @@ Told by its files, without loading the model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -25,6 +26,11 @@ def base_in(folder: Path) -> Base:
     """The base model of a folder. Raises BrokenFile."""
     parameters = sum(tensor.elements for path in weight_files(folder) for tensor in tensors(path).values())
     return Base(counter(folder), longest(folder), small=0 < parameters < SMALL)
+
+
+def guesses(config: Mapping[str, Any]) -> bool:
+    """Whether a model has a head that guesses masked words, by its configuration."""
+    return any("MaskedLM" in str(name) for name in config.get("architectures") or ())
 
 
 def counter(folder: Path) -> Count | None:

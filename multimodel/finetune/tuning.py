@@ -11,16 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from .. import folder as files
 from ..errors import InvalidParameter, MissingDependency, TrainingError
 from .classifier import autocast, padded
 from .tokens import SMALL
-from .types import TrainConfig
 
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
-ADAPTATION = 10  # epochs of adaptive pretraining of a small base model
-ADAPTATION_TEXTS = 100_000  # texts it reads meanwhile at most, as long as one epoch is not more
 TRIES = 3
 TRIAL_ROWS = 8
 WORTH = 0.9  # of the time of float32, from which on a shorter format is used
@@ -76,26 +72,6 @@ def choose_learning_rate(parameters: int, wanted: float | None, lora: bool = Fal
     if parameters < SMALL:
         return 3e-4, f"the base model is small ({parameters / 1e6:.1f} million weights)"
     return 5e-5, f"usual for an encoder of {parameters / 1e6:.0f} million weights"
-
-
-def choose_adaptation(base: Path, parameters: int, count: int, config: TrainConfig) -> tuple[int, str]:
-    """(epochs of adaptive pretraining, reason) for so many texts. Raises InvalidParameter where the base cannot.
-
-    Where there are many texts a small base model needs fewer epochs of them.
-    """
-    guesses = any("MaskedLM" in str(name) for name in files.read_json(base / files.CONFIG).get("architectures") or ())
-    if config.adaptation is not None:
-        if config.adaptation and not guesses:
-            hint = "Set it to 0, or choose a base model that was not fine-tuned yet."
-            raise InvalidParameter(f"Adaptive pretraining: {base.name} has no head that guesses words.", hint=hint)
-        return config.adaptation, "you chose it"
-    if not guesses:
-        return 0, "the base model has no head that guesses words"
-    if config.freeze_layers or config.lora_rank:
-        return 0, "most weights stay as they are"
-    if parameters >= SMALL:
-        return 0, "the base model has read enough"
-    return max(1, min(ADAPTATION, ADAPTATION_TEXTS // max(1, count))), "the base model is small and has read little"
 
 
 def freeze(model: Any, layers: int) -> None:

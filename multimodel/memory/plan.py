@@ -41,6 +41,7 @@ class Training:
     checkpointing: bool = False  # gradient checkpointing: activations are computed again instead of kept
     rank: int = 8  # of LoRA
     autocast: bool = False  # mixed precision: most activations in 16 bits
+    masked: float = 0.0  # share of the tokens an encoder has to guess, in adaptive pretraining before it learns labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

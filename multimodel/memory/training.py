@@ -25,6 +25,7 @@ BACKWARD = 1.12  # of the activations: with what the backward pass takes beside 
 RECOMPUTED = 1.4  # with checkpointing, of the activations of one layer: that which is made again
 INPUTS = 9.7  # with checkpointing, of the inputs of all layers: they, their gradients and what is freed late
 LOGITS = 3  # copies of the logits of every token: in float32, their softmax, their gradient
+GUESSED = 4  # the same of masked tokens, by measurement
 
 
 def terms(shape: Shape, parameters: int, how: Training, *, writes: bool) -> Iterator[Term]:
@@ -37,8 +38,7 @@ def terms(shape: Shape, parameters: int, how: Training, *, writes: bool) -> Iter
     yield Term("kv_cache", 0, "exact", "training keeps no cache")
     yield Term("recurrent", 0, "exact", "training keeps no state")
     yield Term("compute", _compute(shape, how), "formula", "activations kept for the backward pass, and its buffers")
-    logits = FLOAT * LOGITS * shape.vocabulary * how.batch_size * how.sequence_length if writes else 0
-    yield Term("output", logits, "formula", "logits of every token, three times" if writes else "a few labels a text")
+    yield _output(shape, how, writes=writes)
 
 
 def adapter(shape: Shape, rank: int) -> int:
@@ -46,6 +46,18 @@ def adapter(shape: Shape, rank: int) -> int:
     attending = [layer for layer in shape.layers if layer.value] or list(shape.layers)
     query = shape.query or shape.embedding
     return sum(rank * (2 * shape.embedding + query + (layer.value or query)) for layer in attending)
+
+
+def _output(shape: Shape, how: Training, *, writes: bool) -> Term:
+    """What the last layer takes: a vocabulary of logits for each token that is written, or guessed."""
+    words, tokens = FLOAT * shape.vocabulary, how.batch_size * how.sequence_length
+    if writes:
+        return Term("output", LOGITS * words * tokens, "formula", "logits of every token, three times")
+    if not how.masked:
+        return Term("output", 0, "formula", "a few labels a text")
+    guessed = round(words * (GUESSED * how.masked * tokens + shape.embedding))
+    said = "logits of the masked tokens, four times, and the gradient of the word embeddings once more"
+    return Term("output", guessed, "formula", said)
 
 
 def _compute(shape: Shape, how: Training) -> int:

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from bench.kills import Forks, ordered, survive
-from multimodel.errors import InvalidParameter
 from multimodel.finetune import adapt, checkpoints
 from multimodel.finetune.checkpoints import step_of
 from multimodel.finetune.classifier import load_tokenizer
@@ -24,7 +23,6 @@ from multimodel.finetune.control import STOP
 from multimodel.finetune.events import Reader
 from multimodel.finetune.runfolder import ADAPTED, ADAPTING, forget
 from multimodel.finetune.trainer import Rows
-from multimodel.finetune.tuning import ADAPTATION, SMALL, choose_adaptation
 from multimodel.finetune.types import TrainConfig
 
 from ..support import eventually, needs
@@ -58,15 +56,19 @@ def test_words_are_masked_each_time_anew_and_always_alike(place: Path) -> None:
     ids = words([text for text, _ in sentences(60)])["input_ids"]
     rows, again = (adapt.MaskedRows(prepared(place, ids), 3) for _ in range(2))
     assert len(rows) == 3 * len(ids)
-    masked = total = 0
+    masked = others = same = total = 0
     for place_ in range(len(rows)):
         row = rows[place_]
         asked = row["truth"] != adapt.REST
         assert np.array_equal(row["ids"], again[place_]["ids"])
-        assert asked.any() and (row["ids"][asked] == words.mask_token_id).all()
+        shown, truth = row["ids"][asked], row["truth"][asked]
+        assert asked.any() and not np.isin(shown[shown != words.mask_token_id], words.all_special_ids).any()
+        assert np.array_equal(row["ids"][~asked], np.array(rows._ids[rows._order[place_]])[~asked])
+        same, others = same + (shown == truth).sum(), others + ((shown != truth) & (shown != words.mask_token_id)).sum()
         assert not np.isin(row["truth"][asked], words.all_special_ids).any()
         masked, total = masked + asked.sum(), total + len(asked) - 2
     assert 0.12 < masked / total < 0.25  # short texts have one at least
+    assert 0.05 < same / masked < 0.2 and 0.05 < others / masked < 0.2  # a tenth each
     seen = [rows[i]["ids"].tolist() for i in range(len(rows)) if sorted(rows[i]["ids"])]
     assert len({tuple(row) for row in seen}) > len(ids)
 
@@ -75,9 +77,10 @@ def test_a_mask_that_somebody_typed_is_not_asked_for(place: Path) -> None:
     words = load_tokenizer(place / "encoder")
     typed = words(["good [MASK] bad"])["input_ids"]
     assert words.mask_token_id in typed[0]
-    row = adapt.MaskedRows(prepared(place, typed), 1)[0]
-    assert ((row["ids"] == words.mask_token_id) == (row["truth"] != adapt.REST)).all()
-    assert words.mask_token_id not in row["truth"]
+    rows = adapt.MaskedRows(prepared(place, typed), 20)
+    for row in map(rows.__getitem__, range(20)):
+        assert (row["truth"][row["ids"] == words.mask_token_id] != adapt.REST).all()
+        assert words.mask_token_id not in row["truth"]
 
 
 def test_a_text_without_words_asks_for_nothing(place: Path) -> None:
@@ -86,20 +89,20 @@ def test_a_text_without_words_asks_for_nothing(place: Path) -> None:
     assert (row["truth"] == adapt.REST).all()
     batch = adapt.collate(0)([row])
     model = AutoModelForMaskedLM.from_pretrained(place / "encoder")
-    adapt.keep_masked(model, words.mask_token_id)
+    adapt.keep_guessed(model)
     labels = batch.pop("labels")
     assert adapt.loss(model(**batch), labels).item() == 0.0
 
 
-def test_logits_of_masked_tokens_are_those_of_the_whole_model(place: Path) -> None:
+def test_logits_of_guessed_tokens_are_those_of_the_whole_model(place: Path) -> None:
     words = load_tokenizer(place / "encoder")
     rows = adapt.MaskedRows(prepared(place, words([t for t, _ in sentences(8)])["input_ids"]), 1)
     batch = adapt.collate(0)([rows[i] for i in range(8)])
     labels = batch.pop("labels")
     model = AutoModelForMaskedLM.from_pretrained(place / "encoder").eval()
     with torch.inference_mode():
-        whole = model(**batch, labels=labels)
-        adapt.keep_masked(model, words.mask_token_id)
+        whole = model(**{name: batch[name] for name in ("input_ids", "attention_mask")}, labels=labels)
+        adapt.keep_guessed(model)
         few = model(**batch)
     assert torch.allclose(few.logits, whole.logits[labels != adapt.REST], atol=1e-6)
     assert float(adapt.loss(few, labels)) == pytest.approx(float(whole.loss), abs=1e-5)
@@ -186,32 +189,3 @@ def test_a_stop_in_the_middle_is_no_model_and_goes_on(place: Path, pool: Forks) 
     assert pool.wait() == 0
     assert story(folder).phase == "done"
     assert weights(place, "stopped") == weights(place, "through")
-
-
-@pytest.mark.parametrize(
-    ("parameters", "rows", "settings", "epochs"),
-    [
-        (4_000_000, 500, {}, ADAPTATION),
-        (4_000_000, 40_000, {}, 2),
-        (4_000_000, 1_000_000, {}, 1),
-        (SMALL, 500, {}, 0),
-        (4_000_000, 500, {"lora_rank": 4}, 0),
-        (4_000_000, 500, {"freeze_layers": 1}, 0),
-        (SMALL, 500, {"adaptation": 3}, 3),
-        (4_000_000, 500, {"adaptation": 0}, 0),
-    ],
-)
-def test_it_is_for_small_models_unless_asked_for(
-    place: Path, parameters: int, rows: int, settings: dict[str, int], epochs: int
-) -> None:
-    asked = TrainConfig(data="d", name="n", **settings)
-    found, why = choose_adaptation(place / "encoder", parameters, rows, asked)
-    assert found == epochs and why
-
-
-def test_a_model_that_cannot_guess_words_does_without_and_says_why(place: Path) -> None:
-    asked = TrainConfig(data="d", name="n")
-    assert choose_adaptation(place / "headless", 1, 500, asked) == (0, "the base model has no head that guesses words")
-    with pytest.raises(InvalidParameter, match="headless") as caught:
-        choose_adaptation(place / "headless", 1, 500, asked.merge({"adaptation": 2}))
-    assert "0" in caught.value.hint
