@@ -153,7 +153,8 @@ Fine-tuned with AdamW, learning rate {tuning.rate:g} with warm-up and linear dec
 {tuning.most_epochs} for small ones. Chosen on rows of the training parts.
 
 The app trains it otherwise: it first learns the words of the training rows (adaptive pretraining), then takes the
-learning rate 0.0003 and fewer epochs, and keeps rows for validation. Those figures are in `bench/RESULTS.md`.
+learning rate 0.0003 and eight to ten epochs, and keeps rows for validation. Its figures beside a stronger TF-IDF
+baseline are in `bench/RESULTS.md`.
 
 ## Limits
 

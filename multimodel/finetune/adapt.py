@@ -131,7 +131,7 @@ def _keep(learned: Mapping[str, torch.Tensor], path: Path) -> None:
 
 def _rules(model: Any, every: int | None) -> Rules:
     size = 12 * sum(part.numel() for part in model.parameters()) + 1_000_000  # weights and two moments
-    return Rules(frozenset(), "loss", 0, 0, samples=1, checkpoint_steps=every, room=size)
+    return Rules(frozenset(), "loss", judged_on=0, patience=0, samples=1, checkpoint_steps=every, room=size)
 
 
 def _arguments(run: Prepared, place: Path, rounds: int, **more: Any) -> TrainingArguments:
