@@ -78,7 +78,7 @@ HELP: dict[str, str] = {
     "class_weights": "Rare classes count as much as frequent ones.",
     "max_length": "Tokens read of each text; empty: enough for 99 of 100 texts, as far as the model can.",
     "evaluations": "How often per epoch the model is judged on the validation rows.",
-    "early_stopping": "Ends training after so many evaluations without a better one; 0: never, as the last is often the best.",
+    "early_stopping": "Ends training after so many evaluations without a better one; 0: never, often the best way.",
     "best_by": "What says which model is best, of models alike the later one; auto: f1, or rmse for numbers.",
     "freeze_layers": "The embeddings and so many first layers are not trained: faster, often a little worse.",
     "lora_rank": "Trains small added matrices of this rank instead of all weights; 0: all weights.",
