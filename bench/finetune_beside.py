@@ -22,10 +22,10 @@ from multimodel.finetune.events import Reader, finite
 from multimodel.finetune.jobs import Jobs
 from multimodel.finetune.predict import Predictors
 from multimodel.finetune.types import TrainConfig
-from multimodel.settings import ModelSettings, PerformanceSettings, Settings, TrackingSettings
+from multimodel.settings import Settings
 
 from .bare import environment
-from .kills import ordered
+from .kills import alone_in, ordered
 from .report import ROOT, Report, Table, finish, in_turn, load, paired, parser
 
 PAGES = 2
@@ -91,11 +91,7 @@ def main() -> int:
     before = load()
     epochs = 1 if asked.tiny else 12
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
-            models=ModelSettings(fine_tuned_dir=Path(folder) / "models"),
-            performance=PerformanceSettings(threads=1),
-            tracking=TrackingSettings(enabled=False),
-        )
+        settings = alone_in(Path(folder) / "models")
         ways = {
             "alone": lambda number: alone(settings, f"alone {number}", epochs),
             f"in the app, followed by {PAGES} pages": lambda number: followed(settings, f"followed {number}", epochs),

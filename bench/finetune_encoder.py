@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -20,10 +19,11 @@ from multimodel.finetune.api import finetune
 from multimodel.finetune.report import recommended, report
 from multimodel.finetune.types import TrainUpdate
 from multimodel.hardware import cores
-from multimodel.settings import ModelSettings, PerformanceSettings, Settings, TrackingSettings
+from multimodel.settings import Settings
 
 from .finetune import SETS
 from .finetune_quality import Source, config, cut, error_of, known
+from .kills import alone_in
 from .report import Report, Table, finish, load, parser
 
 SEED = 42  # of the first round
@@ -47,48 +47,28 @@ def encoder(sets: Sequence[Source], settings: Sequence[Settings], seeds: Sequenc
     turns = [(source, seed) for source in sets for seed in seeds]
     free = list(settings)
 
-    def run(source: Source, seed: int) -> TrainUpdate:
-        mine = free.pop()
+    def run(turn: tuple[Source, int]) -> TrainUpdate:
+        (source, seed), mine = turn, free.pop()
         try:
             return trained(source, mine, seed, epochs)
         finally:
             free.append(mine)
 
     with ThreadPoolExecutor(len(settings)) as workers:
-        ends = list(workers.map(lambda turn: run(*turn), turns))
-    by_set = {source.name: ends[i * len(seeds) : (i + 1) * len(seeds)] for i, source in enumerate(sets)}
+        ends = list(workers.map(run, turns))
     columns = ("data", "epochs", "accuracy", "TF-IDF", "difference", "its standard error", "macro F1", "TF-IDF")
     caption = f"Test rows, per cent, mean of {len(seeds)} seeds"
-    return Table(columns, tuple(_line(name, found) for name, found in by_set.items()), caption)
+    lines = [_line(s.name, [end for turn, end in zip(turns, ends, strict=True) if turn[0] is s]) for s in sets]
+    return Table(columns, tuple(lines), caption)
 
 
 def _line(name: str, ends: Sequence[TrainUpdate]) -> tuple[str, ...]:
-    mine, theirs = (_figures([found(end) for end in ends]) for found in (_metrics, _baseline))
-    apart = [a - b for a, b in zip(mine["accuracy"], theirs["accuracy"], strict=True)]
-    shown = [[f"{fmean(found[figure]):.2f}" for found in (mine, theirs)] for figure in FIGURES]
-    epochs = str(ends[0].plan["epochs"])
-    return (name, epochs, *shown[0], f"{fmean(apart):+.2f}", error_of(apart), *shown[1])
-
-
-def _metrics(end: TrainUpdate) -> Mapping[str, float]:
-    return end.metrics
-
-
-def _baseline(end: TrainUpdate) -> Mapping[str, float]:
-    return end.plan["baseline"]  # type: ignore[no-any-return]
-
-
-def _figures(found: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    return {figure: [100 * one[figure] for one in found] for figure in FIGURES}
-
-
-def worker(place: Path, number: int) -> Settings:
-    """The settings of a worker, whose runs wait for nobody else's."""
-    return Settings(
-        models=ModelSettings(fine_tuned_dir=place / f"models {number}"),
-        performance=PerformanceSettings(threads=1),
-        tracking=TrackingSettings(enabled=False),
+    mine, theirs = [end.metrics for end in ends], [end.plan["baseline"] for end in ends]
+    accuracy, f1 = (
+        [f"{100 * fmean(one[figure] for one in found):.2f}" for found in (mine, theirs)] for figure in FIGURES
     )
+    apart = [100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(mine, theirs, strict=True)]
+    return (name, str(ends[0].plan["epochs"]), *accuracy, f"{fmean(apart):+.2f}", error_of(apart), *f1)
 
 
 def main() -> int:
@@ -105,7 +85,7 @@ def main() -> int:
         sets, seeds, epochs = known(place), range(SEED, SEED + asked.rounds), None
         if asked.tiny:
             sets, seeds, epochs = [replace(source, path=cut(source, place)) for source in sets[:3]], range(1), 1
-        settings = list(map(partial(worker, place), range(cores())))
+        settings = [alone_in(place / f"models {number}") for number in range(cores())]  # none waits for another's runs
         tables = (encoder(sets, settings, seeds, epochs),)
     packages = ("torch", "transformers", "accelerate", "scikit-learn")
     title = "The built-in encoder beside TF-IDF"

@@ -27,10 +27,10 @@ from multimodel.finetune.baseline import out_of_fold
 from multimodel.finetune.data import Dataset
 from multimodel.finetune.events import Silent
 from multimodel.finetune.types import TrainConfig
-from multimodel.settings import ModelSettings, PerformanceSettings, Settings, TrackingSettings
+from multimodel.settings import Settings
 
 from .finetune import BATCH, SETS
-from .kills import ordered
+from .kills import alone_in, ordered
 from .report import ROOT, Report, Table, finish, load, parser
 
 SEEDS = (1, 2, 3, 4, 5, 6)
@@ -184,11 +184,7 @@ def main() -> int:
     before = load()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        settings = Settings(
-            models=ModelSettings(fine_tuned_dir=place / "models"),
-            performance=PerformanceSettings(threads=1),
-            tracking=TrackingSettings(enabled=False),
-        )
+        settings = alone_in(place / "models")
         sets = known(place)
         if asked.tiny:
             sets = [replace(source, path=cut(source, place)) for source in sets[:3]]

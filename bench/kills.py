@@ -24,7 +24,7 @@ from multimodel.finetune.events import Reader
 from multimodel.finetune.runfolder import DATA, Order
 from multimodel.finetune.store import Store
 from multimodel.finetune.types import TrainConfig
-from multimodel.settings import ModelSettings, Settings
+from multimodel.settings import ModelSettings, PerformanceSettings, Settings, TrackingSettings
 
 from .bare import environment
 from .report import ROOT, Report, Table, finish, load, parser
@@ -93,6 +93,15 @@ def serve() -> None:
                 os._exit(child.work(folder, Control(folder)))
             out.write(f"{pid}\n")
         out.flush()
+
+
+def alone_in(models: Path) -> Settings:
+    """The settings of runs on one thread, whose models go into a folder of their own and which nothing tracks."""
+    return Settings(
+        models=ModelSettings(fine_tuned_dir=models),
+        performance=PerformanceSettings(threads=1),
+        tracking=TrackingSettings(enabled=False),
+    )
 
 
 def ordered(config: TrainConfig, settings: Settings) -> Path:

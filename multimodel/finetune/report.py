@@ -74,7 +74,7 @@ class Base:
     """What a report has to know of the base model."""
 
     count: Count | None = None  # of its tokenizer
-    limit: int = 512  # tokens it reads at most
+    limit: int = 512  # tokens it reads at most, where neither it nor its tokenizer says
     small: bool = False  # has read little
 
 

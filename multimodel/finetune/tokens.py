@@ -17,7 +17,6 @@ from .report import Base, Count
 
 FILE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
-LIMIT = 512  # tokens, where neither model nor tokenizer says
 OFFSET = 2  # positions that RoBERTa and its relatives do not use
 SMALL = 30_000_000  # parameters below which a base model has read little and takes larger steps
 
@@ -66,4 +65,4 @@ def longest(folder: Path, told: object = None) -> int:
     limits = [told, config.get("max_position_embeddings") or config.get("max_seq_len")]
     sane = [int(limit) for limit in limits if isinstance(limit, int) and 8 <= limit <= 1_000_000]
     offset = OFFSET if "roberta" in str(config.get("model_type")) and sane and min(sane) == sane[-1] else 0
-    return min(sane) - offset if sane else LIMIT
+    return min(sane) - offset if sane else Base().limit
