@@ -164,7 +164,7 @@ class Training:
     def memory(self, asked: Answer) -> Answer:
         """What training takes of this machine: {html}."""
         values, name = settings_of(asked), base_of(asked, self.settings)
-        config = TrainConfig(data="-", name="-", **values)
+        config = TrainConfig(data="-", name="-", base=name, **values)
         target = target_of(self.engine.device(values.get("device", "auto")))
         length, subject = asked.get("length"), self._subject(name)
         tokens = length if isinstance(length, int) and 8 <= length <= 8192 else USUAL_LENGTH

@@ -255,6 +255,8 @@ def test_memory_of_training_and_the_largest_batch(training: Training, tmp_path: 
     huge = training.memory({"base": base, "settings": {"batch_size": "1024", "max_length": "8192"}})
     assert "Does not fit" in text(huge["html"])
     assert "epochs is 900" in training.memory({"base": base, "settings": {"epochs": "900"}})["error"]
+    adapted = training.memory({"base": base, "settings": {"adaptation": "2"}})["error"]
+    assert f"{base} has no head that guesses words" in text(adapted)
     assert "switched off" in training.memory({"base": "no/such", "settings": {}})["error"]
 
 
