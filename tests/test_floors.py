@@ -159,12 +159,12 @@ OWNERS = {
         "multimodel.transfer",
         "multimodel.hub.*",
     ],
-    "datasets": ["multimodel.finetune.sources"],
+    "datasets": ["multimodel.finetune.sources", "multimodel.finetune.scores"],
     "pyarrow": ["multimodel.finetune.formats"],
     "openpyxl": ["multimodel.finetune.formats"],
     "pypdf": ["multimodel.attach_child"],
     "PIL": ["multimodel.attach_child"],
-    "evaluate": [],
+    "evaluate": ["multimodel.finetune.scores"],
     "fastapi": [],
 }
 

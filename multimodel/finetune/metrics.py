@@ -14,21 +14,26 @@ from .types import Task
 
 def quick(logits: Any, truth: Any, task: Task) -> dict[str, float]:
     """The figures of an evaluation during training."""
-    found, truth = np.asarray(logits), np.asarray(truth)
+    return scores(decided(logits, task), np.asarray(truth), task)
+
+
+def decided(logits: Any, task: Task) -> Any:
+    """What logits say where every threshold is a half: class numbers, zeros and ones, or numbers."""
+    found = np.asarray(logits)
     if task == "regression":
-        return _numbers(found.reshape(-1), truth.reshape(-1))
-    if task == "multi_label":
-        decided, truth = (found > 0).astype(int), truth.astype(int)
-    else:
-        decided = found.argmax(axis=1)
-    return _scores(decided, truth, task)
+        return found.reshape(-1)
+    return (found > 0).astype(int) if task == "multi_label" else found.argmax(axis=1)
 
 
-def _scores(decided: Any, truth: Any, task: Task) -> dict[str, float]:
-    """Accuracy (all labels of a row right) and F1, macro-averaged over the classes that occur or were said."""
+def scores(found: Any, truth: Any, task: Task) -> dict[str, float]:
+    """Of labels accuracy (all labels of a row right) and F1, macro-averaged over the classes that occur or were said;
+    of numbers how far they are off."""
+    if task == "regression":
+        return _numbers(found, truth.reshape(-1))
+    truth = truth.astype(int)
     return {
-        "accuracy": float(sk.accuracy_score(truth, decided)),
-        "f1": float(sk.f1_score(truth, decided, average="macro", zero_division=0)),
+        "accuracy": float(sk.accuracy_score(truth, found)),
+        "f1": float(sk.f1_score(truth, found, average="macro", zero_division=0)),
     }
 
 
@@ -45,20 +50,20 @@ def full(shares: Any, truth: Any, task: Task, classes: Sequence[str], thresholds
     """Everything for the record: figures, per class, confusion, calibration. `shares`: `probabilities`."""
     shares, truth = np.asarray(shares), np.asarray(truth)
     if task == "regression":
-        return {"rows": len(truth), **_numbers(shares.reshape(-1), truth.reshape(-1))}
-    decided = decide(shares, task, thresholds)
+        return {"rows": len(truth), **scores(shares.reshape(-1), truth, task)}
+    said = decide(shares, task, thresholds)
     labels = list(range(len(classes)))
     truth = truth.astype(int)
-    rows = sk.precision_recall_fscore_support(truth, decided, labels=labels, zero_division=0)
+    rows = sk.precision_recall_fscore_support(truth, said, labels=labels, zero_division=0)
     per_class = [
         {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
         for name, p, r, f, n in zip(classes, *rows, strict=True)
     ]
-    found = {"rows": len(truth), **_scores(decided, truth, task), "per_class": per_class}
+    found = {"rows": len(truth), **scores(said, truth, task), "per_class": per_class}
     if task == "single_label":
-        found["confusion"] = sk.confusion_matrix(truth, decided, labels=labels).tolist()
-        found["calibration"] = calibration(shares.max(axis=1), decided == truth)
+        found["confusion"] = sk.confusion_matrix(truth, said, labels=labels).tolist()
+        found["calibration"] = calibration(shares.max(axis=1), said == truth)
     else:
-        found["micro_f1"] = float(sk.f1_score(truth, decided, average="micro", zero_division=0))
+        found["micro_f1"] = float(sk.f1_score(truth, said, average="micro", zero_division=0))
         found["calibration"] = calibration(shares.reshape(-1), truth.reshape(-1) == 1)
     return found

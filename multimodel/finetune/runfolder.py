@@ -8,6 +8,7 @@
              adapted.safetensors  what it made of the base model; there whole or not at all
              checkpoint-STEP/  sealed: the newest two and the best
              trained.json      training is over: which checkpoint is the model; only the rest is to be done
+             modules/          what `evaluate` copies the code of its figures to, and runs
              stop              asks the process to stop
              lock              held by the process that works on it
              stderr.txt        what its libraries said
@@ -34,6 +35,7 @@ DATA = "data.jsonl"
 PLAN = "plan.json"
 ADAPTING, ADAPTED = "adapting", "adapted.safetensors"
 TRAINED = "trained.json"
+MODULES = "modules"
 LOCK = "lock"
 STDERR = "stderr.txt"
 

@@ -20,7 +20,7 @@ from .order import by_length
 from .prepare import Prepared, new_model, prepare
 from .record import Session, build
 from .reporter import Reporter, Rules, agreed, check_room, judge
-from .runfolder import Trained, forget_adaptation
+from .runfolder import MODULES, Trained, forget_adaptation
 from .split import Share, SplitTrainer, splitting
 from .store import Store
 from .tracking import tracked
@@ -73,7 +73,7 @@ def _train(run: Prepared, writer: Writer, control: Control) -> None:
         train_dataset=run.sets["train"],
         eval_dataset=validation.take(by_length(validation.lengths)) if len(validation) else None,
         compute_loss_func=loss_function(run.labels.task, _weights(run)),
-        compute_metrics=figures(run.labels.task),
+        compute_metrics=figures(run.labels.task, run.folder / MODULES),
         callbacks=[reporter, *([Share(writer)] if split else [])],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every point

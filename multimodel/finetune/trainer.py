@@ -17,8 +17,9 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainingArguments
 
 from .classifier import padded
-from .metrics import quick
+from .metrics import decided
 from .order import grouped
+from .scores import loaded
 from .types import Task, TrainConfig
 
 Loss = Callable[..., torch.Tensor]
@@ -152,6 +153,7 @@ def arguments(config: TrainConfig, folder: Path, plan: dict[str, Any], **more: A
     )
 
 
-def figures(task: Task) -> Callable[[Any], dict[str, float]]:
-    """What the Trainer computes in an evaluation."""
-    return lambda found: quick(found.predictions, found.label_ids, task)
+def figures(task: Task, place: Path) -> Callable[[Any], dict[str, float]]:
+    """What the Trainer computes in an evaluation; `place`: a folder for files of `evaluate`."""
+    module = loaded(task, place)
+    return lambda found: module.compute(predictions=decided(found.predictions, task), references=found.label_ids)
