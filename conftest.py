@@ -24,10 +24,15 @@ os.environ.update(TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
 
 @pytest.fixture(autouse=True)
-def no_leaks() -> Iterator[None]:
-    """A test gives back its threads and processes; it is the first fixture, so that it looks when all others ended."""
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test gives back its threads and processes; it is the first fixture, so that it looks when all others ended.
+
+    `browser` and its app live as long as a module; `serving` and playwright see to their ends.
+    """
     threads, children = set(threading.enumerate()), set(_children())
     yield
+    if "browser" in request.fixturenames:
+        return
     left = _left(threads, children)
     deadline = time.monotonic() + GRACE
     while left and time.monotonic() < deadline:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .hub import FakeHub, running
+from .page import Chat, visit
+from .serving import Server, app, chromium
 from .support import tiny_gguf, tiny_llama
 
 
@@ -48,3 +51,23 @@ def writable_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # its protocol is not on loopback
     hub.writers = {"hf_good": "ada"}
     return hub
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; it and the app of a module live as long as the module."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An app with two echoes, one of them slow."""
+    with app(tmp_path_factory.mktemp("app"), MULTIMODEL_COLUMNS=["echo:any", "echo:slow"]) as server:
+        yield server
+
+
+@pytest.fixture
+def chat(browser: Any, served: Server) -> Iterator[Chat]:
+    """A page of a visitor of its own."""
+    yield from visit(browser, served)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from .page import COUNTING, PATIENCE, Chat
 from .serving import chromium, environment, free_port, serving
 from .support import ROOT, needs, needs_browser
-from .test_browser import COUNTING, PATIENCE, Chat
 from .test_conversations_browser import READY
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright")]

@@ -6,41 +6,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .serving import Server, app, chromium, environment, free_port, serving
+from .page import COUNTING, ENDLESS, Chat, visit
+from .serving import Server, environment, free_port, serving
 from .support import ROOT, needs, needs_browser
-from .test_browser import COUNTING, ENDLESS, Chat, visit
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright")]
 
 READY = r"Running on (http://\S+)"
-
-
-@pytest.fixture
-def no_leaks() -> None:
-    """App and browser live as long as this module; `serving` and playwright see to their ends."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with app(tmp_path_factory.mktemp("app"), MULTIMODEL_COLUMNS=["echo:any", "echo:slow"]) as server:
-        yield server
-
-
-@pytest.fixture
-def chat(browser: Any, served: Server) -> Iterator[Chat]:
-    yield from visit(browser, served)
 
 
 def open_list(chat: Chat) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from .faults import FaultServer
+from .page import PATIENCE, Chat
 from .serving import Server, app, chromium
 from .support import needs, needs_browser
-from .test_browser import PATIENCE, Chat
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright", "openai")]
 

@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 
 from .finetune.support import sentences, tiny_encoder
-from .serving import Server, app, chromium
+from .serving import Server, app
 from .support import needs, needs_browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, needs_browser, needs("playwright", "torch", "transformers")]
 
 PATIENCE = 150_000  # milliseconds; the machine may be busy, and libraries take long to start then
-
-
-@pytest.fixture
-def no_leaks() -> None:
-    """App and browser are ended by `serving` and playwright, which also look after their processes."""
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +24,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     tiny_encoder(folder / "encoder")
     with app(folder, MULTIMODEL_COLUMNS=["echo:any"]) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 class Tab:

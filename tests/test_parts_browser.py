@@ -10,27 +10,16 @@ from typing import Any
 import pytest
 
 from .faults import DONE, FaultServer, event, streamed
+from .page import Chat
 from .samples import pdf, png
-from .serving import Server, app, chromium
+from .serving import Server, app
 from .support import needs, needs_browser
-from .test_browser import Chat, visit
 from .test_conversations_browser import menu, open_list
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright")]
 
 SECRET = "The secret number is 4711."
 TOOLS = '[{"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}]'
-
-
-@pytest.fixture
-def no_leaks() -> None:
-    """App and browser live as long as this module; `serving` and playwright see to their ends."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +35,6 @@ def served(tmp_path_factory: pytest.TempPathFactory, service: FaultServer) -> It
     folder = tmp_path_factory.mktemp("app")
     with app(folder, ENDPOINTS=endpoints, MULTIMODEL_COLUMNS=["sees:m", "echo:any"]) as server:
         yield server
-
-
-@pytest.fixture
-def chat(browser: Any, served: Server) -> Iterator[Chat]:
-    yield from visit(browser, served)
 
 
 def attach(chat: Chat, *files: tuple[str, bytes]) -> None:

@@ -182,7 +182,7 @@ def test_a_real_server_is_let_go_too(engine: Engine, llama: Server) -> None:
 @pytest.mark.browser
 @needs_browser
 def test_three_servers_in_the_browser(tmp_path: Path, endpoints: dict[str, str]) -> None:
-    from .test_browser import FIGURES, visit
+    from .page import FIGURES, visit
 
     named = [{"name": name, "base_url": url} for name, url in endpoints.items()]
     columns = list(MODELS)

@@ -14,17 +14,12 @@ from multimodel.finetune.api import finetune
 from multimodel.finetune.types import TrainConfig
 
 from .finetune.support import sentences, settings_in, tiny_encoder, write_csv
-from .serving import Server, app, chromium
+from .serving import Server, app
 from .support import needs, needs_browser
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright", "torch", "transformers")]
 
 PATIENCE = 90_000  # milliseconds; the machine may be busy
-
-
-@pytest.fixture
-def no_leaks() -> None:
-    """App and browser live as long as this module; `serving` and playwright see to their ends."""
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +46,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(place: Path) -> Iterator[Server]:
     with app(place, FINE_TUNED_DIR=str(place / "models"), MULTIMODEL_COLUMNS=["echo:any", "echo:any"]) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture

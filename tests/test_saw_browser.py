@@ -8,33 +8,17 @@ from typing import Any
 
 import pytest
 
-from .serving import Server, app, chromium
+from .page import PATIENCE, Chat, visit
+from .serving import Server, app
 from .support import needs, needs_browser
-from .test_browser import PATIENCE, Chat, visit
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright", "llama_cpp")]
-
-
-@pytest.fixture
-def no_leaks() -> None:
-    """App and browser live as long as this module; `serving` and playwright see to their ends."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with app(tmp_path_factory.mktemp("app"), MULTIMODEL_COLUMNS=["gguf:guide", "echo:any"]) as server:
         yield server
-
-
-@pytest.fixture
-def chat(browser: Any, served: Server) -> Iterator[Chat]:
-    yield from visit(browser, served)
 
 
 def look(chat: Chat, index: int, view: str) -> Any:
