@@ -7,7 +7,7 @@ const find = (selector) => root.querySelector(selector);
 const all = (selector) => [...root.querySelectorAll(selector)];
 const { problem, recalled, request, store } = window.mmParts;
 const KEY = "multimodel-finetune";
-const NARROW = matchMedia("(max-width: 860px)");
+const SPLITTING = new Set(["validation_size", "test_size", "seed"]); // settings that decide who trains and who judges
 const kept = { page: "new", run: "", draft: "", choices: {}, settings: {}, base: "", name: "", ...recalled(KEY) };
 let looks = 0; // counts looks at the data: an answer to an earlier one is dropped
 let weighed = 0; // likewise the questions for memory
@@ -15,6 +15,7 @@ let seen = ""; // the stamp of the run that is shown
 let curves = {};
 let steps = 0;
 let states = null; // of all runs, as last told
+let rows = null; // to train on
 let length = null; // tokens of a text that the data asks for
 let recommended = {};
 let compared = null;
@@ -122,7 +123,7 @@ async function look() {
   const place = find("[data-report]");
   place.classList.add("mf-busy");
   if (!place.childElementCount) put(place, '<div class="mx-waiting"><i></i><i></i><i></i><i></i></div>');
-  const answer = await ask("look", { draft: kept.draft, ...kept.choices, base: base() });
+  const answer = await ask("look", { draft: kept.draft, ...kept.choices, base: base(), settings: settings() });
   if (mine !== looks) return;
   place.classList.remove("mf-busy");
   const start = find('[data-do="start"]');
@@ -141,6 +142,7 @@ function recommend(answer) {
   for (const name of Object.keys(recommended)) // what the data no longer asks for
     if (!(name in answer.recommended) && !(name in kept.settings)) fill(name, false);
   recommended = answer.recommended;
+  rows = answer.rows;
   length = recommended.max_length || null;
   set("max_length").placeholder = length ? `auto: ${length}` : "auto";
   put(find("[data-why]"), answer.why);
@@ -167,7 +169,7 @@ function choose(change) {
 async function doubts() {
   const place = find("[data-doubts]");
   put(place, wait("Looking for labels that a model would doubt"));
-  const answer = await ask("doubts", { draft: kept.draft, ...kept.choices, base: base() });
+  const answer = await ask("doubts", { draft: kept.draft, ...kept.choices, base: base(), settings: settings() });
   put(place, answer.html || answer.error);
   place.scrollIntoView({ block: "nearest" });
 }
@@ -218,7 +220,7 @@ async function weigh() {
   const mine = ++weighed;
   const place = find("[data-memory]");
   if (!base()) return put(place, "");
-  const answer = await ask("memory", { settings: settings(), base: base(), length });
+  const answer = await ask("memory", { settings: settings(), base: base(), length, rows });
   if (mine !== weighed) return;
   put(place, answer.html || answer.error);
 }
@@ -242,7 +244,10 @@ function changed(node) {
     kept.base = base();
     lookLater();
   } else if (name === "name") kept.name = node.value;
-  else kept.settings[name] = node.type === "checkbox" ? node.checked : node.value;
+  else {
+    if (SPLITTING.has(name)) lookLater();
+    kept.settings[name] = node.type === "checkbox" ? node.checked : node.value;
+  }
   keep();
   weighLater();
 }
@@ -341,9 +346,14 @@ async function again() {
   for (const [name, value] of Object.entries(answer.settings)) fill(name, value);
   chooseBase(answer.base);
   set("name").value = answer.name;
+  const { draft = "", choices = {} } = answer;
   Object.assign(kept, { settings: { ...settings() }, base: answer.base, name: answer.name });
+  other();
   page("new");
-  weigh();
+  if (!draft) return put(find("[data-bring-said]"), problem("The rows of that run are not there any more.", "Choose them once more."));
+  Object.assign(kept, { draft, choices: { fixes: [], ignored: [], labels: {}, ...choices } });
+  keep();
+  await look();
 }
 
 async function compare() {
@@ -512,6 +522,7 @@ const doings = {
   test: () => pickFile(kept.draft),
   other,
   doubts,
+  unlabel: () => choose({ labels: {} }),
   undoubt: () => put(find("[data-doubts]"), ""),
   recommended: () => {
     for (const [name, value] of Object.entries(recommended)) {
@@ -547,6 +558,7 @@ element.addEventListener("click", (event) => {
 });
 
 function open(run) {
+  if (kept.page === "run" && kept.run === run) return;
   page("run", run);
   for (const part of all("[data-part]")) put(part, "");
   put(find("[data-act-said]"), "");
@@ -596,6 +608,8 @@ element.addEventListener("submit", (event) => {
   event.preventDefault();
   const value = form.querySelector("textarea, input").value;
   if (value.trim()) bring({ [form.dataset.way]: value });
+  else put(find("[data-bring-said]"), problem(form.dataset.way === "text" ? "There are no rows yet." : "There is no name yet.",
+    form.dataset.way === "text" ? "Paste a text and its label in each line." : "Write OWNER/NAME, as the Hub calls it."));
 });
 
 const drop = find("[data-drop]");

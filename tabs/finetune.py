@@ -22,13 +22,14 @@ from typing import Any
 import gradio as gr
 
 from multimodel.engine import Engine
-from multimodel.errors import BadRequest, DataError, MultimodelError
+from multimodel.errors import BadRequest, DataError, MultimodelError, TrainingError
+from multimodel.finetune import data as rows
 from multimodel.finetune import reading, sources
 from multimodel.finetune.bases import ALIASES, built_in
 from multimodel.finetune.control import STOP
 from multimodel.finetune.fitting import largest_batch, training_of
 from multimodel.finetune.report import Base
-from multimodel.finetune.runfolder import Order, read
+from multimodel.finetune.runfolder import DATA, Order, read
 from multimodel.finetune.store import METRICS, MISCLASSIFIED
 from multimodel.finetune.tables import Limits, Table, stack
 from multimodel.finetune.tokens import base_in
@@ -46,11 +47,13 @@ from .finetune_data import Choices, Examined, columns_html, columns_of, doubts_h
 from .finetune_run import Shown
 from .finetune_settings import (
     LABELS,
-    MOST_ROWS,
+    SPLITTING,
     USUAL_LENGTH,
     base_of,
+    config_of,
     form_html,
     memory_html,
+    most_rows,
     settings_of,
     why_html,
 )
@@ -137,7 +140,7 @@ class Training:
 
     @answering
     def look(self, asked: Answer) -> Answer:
-        """The report under a person's choices: {columns, report, recommended, why, ready, length}."""
+        """The report under a person's choices: {columns, report, recommended, why, ready, rows}."""
         draft, choices = self.drafts.get(asked.get("draft")), Choices.of(asked)
         found = self._examined(draft, choices, asked)
         recommended = found.report.recommended
@@ -147,6 +150,7 @@ class Training:
             "recommended": {name: value for name, (value, _) in recommended.items()},
             "why": why_html(recommended),
             "ready": found.refusal is None,
+            "rows": found.splits.get("train"),
         }
 
     @answering
@@ -164,7 +168,7 @@ class Training:
     def memory(self, asked: Answer) -> Answer:
         """What training takes of this machine: {html}."""
         values, name = settings_of(asked), base_of(asked, self.settings)
-        config = TrainConfig(data="-", name="-", base=name, **values)
+        config = config_of(values, data="-", name="-", base=name)
         target = target_of(self.engine.device(values.get("device", "auto")))
         length, subject = asked.get("length"), self._subject(name)
         tokens = length if isinstance(length, int) and 8 <= length <= 8192 else USUAL_LENGTH
@@ -173,7 +177,7 @@ class Training:
             return self.engine.estimator.plan(subject, Request(target=target, training=how))
 
         how = training_of(config, tokens, subject)
-        plan, largest = planned(how), largest_batch(how, planned, target, MOST_ROWS)
+        plan, largest = planned(how), largest_batch(how, planned, target, most_rows(asked.get("rows")))
         return {"html": memory_html(plan, plan.fit(target), target, largest.batch_size)}
 
     @answering
@@ -185,7 +189,8 @@ class Training:
         if found.refusal:
             raise found.refusal
         columns = found.columns
-        config = TrainConfig(
+        config = config_of(
+            values,
             data=draft.source,
             name=str(asked.get("name", ""))[:100],
             text_column=columns.text,
@@ -195,7 +200,6 @@ class Training:
             label_separator=columns.separator or None,
             fixes=choices.fixes,
             base=base,
-            **values,
         )
         return {"run": self.engine.jobs.start(config, found.data)}
 
@@ -232,6 +236,9 @@ class Training:
             offered = jobs.get(name).retry if asked.get("retry") else None
             jobs.resume(name, offered)
         elif act == "anew":
+            if name in jobs.store.names():
+                hint = "Begin a new run with these settings, or delete that model first."
+                raise TrainingError(f"{name} has saved a model, which the new start would replace.", hint=hint)
             jobs.resume(name, {"seed": self._order(name).config.seed})  # a setting that no checkpoint survives
         elif act == "discard":
             jobs.discard(name)
@@ -239,10 +246,19 @@ class Training:
 
     @answering
     def settings_used(self, asked: Answer) -> Answer:
-        """The settings of a run, to begin another with: {settings, base, name}."""
-        config = self._order(str(asked.get("run", ""))[:100]).config
+        """What another run can begin with: {settings, base, name, draft, choices}, its rows split as they were.
+
+        Without `draft` where the rows are not there any more.
+        """
+        name = str(asked.get("run", ""))[:100]
+        config = self._order(name).config
         values = {name: getattr(config, name) for name in LABELS}
-        return {"settings": values, "base": config.base, "name": self._free(config.name)}
+        found = {"settings": values, "base": config.base, "name": self._free(config.name)}
+        with suppress(DataError):
+            data = rows.load(self.engine.jobs.store.runs / name / DATA)
+            found["draft"] = self.drafts.add(config.data, rows.as_table(data))
+            found["choices"] = {"text": "text", "label": "label", "split": "split", "task": data.task}
+        return found
 
     @answering
     def compare(self, asked: Answer) -> Answer:
@@ -280,11 +296,12 @@ class Training:
                 place.unlink()
 
     def _examined(self, draft: Draft, choices: Choices, asked: Answer) -> Examined:
-        base = base_of(asked, self.settings)
-        key = f"{base} {choices.key}"
+        base, values = base_of(asked, self.settings), settings_of(asked)
+        shares = {name: values[name] for name in SPLITTING if name in values}
+        key = f"{base} {choices.key} {shares}"
         if draft.seen and draft.seen[0] == key:
             return draft.seen[1]
-        found = examined(draft.table, choices, draft.source, self._base(base))
+        found = examined(draft.table, choices, draft.source, self._base(base), shares)
         draft.seen = (key, found)
         return found
 
@@ -330,7 +347,8 @@ class Training:
         """Everything that the page shows of a run."""
         update = run.update
         if update.ended:
-            run = replace(run, resumable=update.step > 0, **self._judged(update))
+            saved = update.run in self.engine.jobs.store.names()
+            run = replace(run, resumable=update.step > 0, saved=saved, **self._judged(update))
         return {
             "run": update.run,
             "ended": update.ended,
@@ -388,9 +406,16 @@ def _near(run: Shown) -> bool:
     update = run.update
     if run.stopping or update.phase == "saving" or (update.seconds_left is not None and update.seconds_left < SOON):
         return update.step > 0
-    best = update.best.step if update.best else 0
-    stale = sum(point.step > best for point in update.curves.get("validation_loss", ()))
-    return bool(run.config.early_stopping) and stale >= max(1, run.config.early_stopping - 1)
+    return bool(run.config.early_stopping) and stale(update) >= max(1, run.config.early_stopping - 1)
+
+
+def stale(update: TrainUpdate) -> int:
+    """Evaluations since the highest figure."""
+    if not update.best:
+        return 0
+    metric, sign = update.best.metric, 1 if update.best.metric in running.SHARES else -1
+    values = [sign * point.value for point in update.curves.get("validation_loss" if metric == "loss" else metric, ())]
+    return len(values) - 1 - values.index(max(values)) if values else 0
 
 
 def _state(run: Shown) -> str:
@@ -452,5 +477,5 @@ def template(engine: Engine) -> str:
 
 def _sample(name: str) -> str:
     title, detail = SAMPLES.get(name, (name.capitalize(), ""))
-    inner = f"<b>{escape(title)}</b><span>{escape(detail)}</span>"
+    inner = f"<b>{escape(title)}</b><span>{escape(detail)}{' (MIT licence)' * (name in SAMPLES)}</span>"
     return f'<button type="button" data-sample="{escape(name)}">{inner}</button>'

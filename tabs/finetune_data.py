@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,18 @@ from multimodel.errors import MultimodelError
 from multimodel.finetune import data as rows
 from multimodel.finetune.data import Dataset
 from multimodel.finetune.data import Mapping as Columns
-from multimodel.finetune.report import FIXES, Base, DataReport, Finding, estimated_tokens, report
+from multimodel.finetune.report import FIXES, Base, DataReport, Finding, estimated_tokens, recommended, report
 from multimodel.finetune.sources import finished
 from multimodel.finetune.tables import Cell, Table
-from multimodel.finetune.types import TrainConfig
 
+from .finetune_settings import config_of
 from .format import counted
 
 if TYPE_CHECKING:
     from multimodel.finetune.suspects import Suspect
 
 SAMPLE = 20_000  # texts whose tokens are counted
-SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CLASSES = 4, 6, 6
+SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CLASSES, MOST_CLASSES = 4, 6, 6, 500
 CELL = 140  # characters of a cell that are shown
 BINS = 28  # of the histogram of lengths
 TASKS = {"single_label": "One label a text", "multi_label": "Several labels a text", "regression": "A number a text"}
@@ -111,10 +111,14 @@ class Examined:
     repairs: tuple[Repair, ...]
     splits: Mapping[str, int]  # rows as they will train and judge
     refusal: MultimodelError | None  # why nothing can be trained on it
+    labels: Mapping[int, str] = field(default_factory=dict)  # corrected by hand, see Choices
 
 
-def examined(table: Table, choices: Choices, source: str, base: Base) -> Examined:
-    """Look at a table. Raises DataError."""
+def examined(
+    table: Table, choices: Choices, source: str, base: Base, shares: Mapping[str, Any] | None = None
+) -> Examined:
+    """Look at a table; `shares`: settings that decide who trains and who judges. Raises DataError."""
+    config = config_of(shares or {}, data=source, name="data", fixes=choices.fixes)
     columns = columns_of(table, choices)
     data = corrected(rows.dataset(table, columns, source), choices.labels or {})
     repaired, repairs = _repaired(data, choices.fixes)
@@ -124,10 +128,12 @@ def examined(table: Table, choices: Choices, source: str, base: Base) -> Examine
     splits: Mapping[str, int] = {}
     refusal: MultimodelError | None = None
     try:
-        splits = rows.in_splits(finished(data, TrainConfig(data=source, name="data", fixes=choices.fixes)))
+        whole = finished(data, config)
+        splits = rows.in_splits(whole)
+        found = replace(found, recommended=recommended(whole, found.lengths, small=base.small))
     except MultimodelError as error:
         refusal = error
-    return Examined(columns, data, found, tokens, repairs, splits, refusal)
+    return Examined(columns, data, found, tokens, repairs, splits, refusal, choices.labels or {})
 
 
 def columns_of(table: Table, choices: Choices) -> Columns:
@@ -143,7 +149,19 @@ def corrected(data: Dataset, labels: Mapping[int, str]) -> Dataset:
     if not labels or data.task != "single_label":
         return data
     changed = tuple(labels.get(i) or label for i, label in enumerate(data.labels))
-    return replace(data, labels=changed).where(lambda i: labels.get(i) != "")
+    notes = (*data.notes, f"By hand: {by_hand(labels)}.")
+    return replace(data, labels=changed, notes=notes).where(lambda i: labels.get(i) != "")
+
+
+def by_hand(labels: Mapping[int, str]) -> str:
+    """What a person did to labels.
+
+    >>> by_hand({3: "good", 5: "", 8: "bad"})
+    '2 labels changed, 1 row left out'
+    """
+    gone = sum(not label for label in labels.values())
+    parts = ((len(labels) - gone, "label", "changed"), (gone, "row", "left out"))
+    return ", ".join(f"{counted(n, what)} {done}" for n, what, done in parts if n)
 
 
 def _repaired(data: Dataset, fixes: Sequence[str]) -> tuple[Dataset, tuple[Repair, ...]]:
@@ -175,8 +193,15 @@ def columns_html(table: Table, columns: Columns, source: str) -> str:
         f'<div class="mf-source"><b>{escape(source)}</b><span>{counted(len(table.rows), "row")}, '
         f'{counted(len(table.columns), "column")}</span><div class="mx-grow"></div>'
         f'{"" if columns.split else TEST_FILE}<button type="button" data-do="other">Other data</button></div>'
-        f'<div class="mf-columns" title="{escape(why)}">{fields}</div>{_preview(table, columns)}{_notes(table.notes)}'
+        f'<div class="mf-columns" title="{escape(why)}">{fields}</div>{_preview(table, columns)}'
+        f"{_notes((*table.notes, *_no_split(table, columns)))}"
     )
+
+
+def _no_split(table: Table, columns: Columns) -> Iterator[str]:
+    """That a column which is to say who trains says nothing."""
+    if columns.split and not any(rows.dataset(table, columns).splits):
+        yield f"No cell of {columns.split!r} says train, validation or test, so the app splits the rows."
 
 
 def _select(name: str, label: str, options: Sequence[tuple[str, str]], chosen: str) -> str:
@@ -234,7 +259,7 @@ def _facts(found: Examined) -> str:
     if shares := found.report.languages:
         named = [(name, share) for name, share in shares.items() if not name.startswith("too short")]
         largest = ", ".join(f"{name} {share:.0%}" for name, share in named[:3])
-        parts.append(f"<span>{escape(largest)}</span>")
+        parts.append(f'<span title="Guessed from letters and common words">probably {escape(largest)}</span>')
     return f'<div class="mf-facts">{"".join(parts)}</div>'
 
 
@@ -253,15 +278,16 @@ def classes_html(classes: Mapping[str, int]) -> str:
     """Class balance as bars, the largest first."""
     ranked = sorted(classes.items(), key=lambda item: -item[1])
     total, most = max(1, sum(classes.values())), max(classes.values(), default=1)
-    bars = "".join(
+    bars = [
         f'<li><span title="{escape(name)}">{escape(name[:60])}</span><i><b style="width:{100 * n / most:.1f}%"></b></i>'
         f"<span>{n:,}</span><span>{n / total:.0%}</span></li>"
-        for name, n in ranked[:SHOWN_CLASSES]
-    )
-    rest = len(ranked) - SHOWN_CLASSES
-    more = f'<p class="mx-soft">and {counted(rest, "smaller class", "smaller classes")}</p>' if rest > 0 else ""
+        for name, n in ranked[:MOST_CLASSES]
+    ]
+    first, rest = "".join(bars[:SHOWN_CLASSES]), "".join(bars[SHOWN_CLASSES:])
+    count = counted(len(ranked) - SHOWN_CLASSES, "class", "classes")
+    more = rest and f'<details><summary>{count} more</summary><ul class="mf-classes">{rest}</ul></details>'
     title = counted(len(ranked), "class", "classes")
-    return f'<section class="mf-chart"><h3>{title}</h3><ul class="mf-classes">{bars}</ul>{more}</section>'
+    return f'<section class="mf-chart"><h3>{title}</h3><ul class="mf-classes">{first}</ul>{more}</section>'
 
 
 def lengths_html(tokens: Sequence[int], facts: DataReport) -> str:
@@ -305,7 +331,8 @@ def findings_html(found: Examined, ignored: Sequence[str]) -> str:
         if len(fixable) > 1
         else ""
     )
-    rows += "".join(_repair(repair) for repair in found.repairs) + "".join(_ignored(finding) for finding in quiet)
+    rows += "".join(_repair(repair) for repair in found.repairs) + _by_hand(found.labels)
+    rows += "".join(_ignored(finding) for finding in quiet)
     empty = '<li class="mf-finding mf-good"><b>Nothing is wrong with it</b></li>' if not rows else ""
     doubts = '<button type="button" data-do="doubts">Look for doubtful labels</button>'
     ask = doubts if found.data.task == "single_label" else ""
@@ -327,7 +354,7 @@ def _finding(finding: Finding) -> str:
     where = ""
     if finding.rows:
         lines = ", ".join(map(str, finding.rows[:8])) + (", …" if len(finding.rows) > 8 else "")
-        where = f' <span class="mf-lines">Line {lines}</span>' if len(finding.rows) == 1 else f" Lines {lines}."
+        where = f" Line{'s' if len(finding.rows) > 1 else ''} {lines}."
     return (
         f'<li class="mf-finding mf-{finding.severity}" data-finding="{finding.name}"><div>'
         f'<b><span class="mf-hidden">{SEVERITIES[finding.severity]}: </span>{escape(finding.title)}</b>'
@@ -348,6 +375,15 @@ def _repair(repair: Repair) -> str:
         f'<li class="mf-finding mf-good"><div><b>{REPAIRS[repair.name][1]}</b><span>{left} less</span></div>'
         '<div class="mf-acts"><button type="button" class="mf-quietly" '
         f'data-unfix="{repair.name}">Undo</button></div></li>'
+    )
+
+
+def _by_hand(labels: Mapping[int, str]) -> str:
+    if not labels:
+        return ""
+    return (
+        f'<li class="mf-finding mf-good"><div><b>Corrected by hand</b><span>{by_hand(labels)}</span></div>'
+        '<div class="mf-acts"><button type="button" class="mf-quietly" data-do="unlabel">Undo all</button></div></li>'
     )
 
 

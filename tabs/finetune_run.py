@@ -9,6 +9,7 @@ from datetime import datetime
 from html import escape
 from typing import Any, TypeGuard
 
+from multimodel.errors import Diverged, NotEnoughMemory
 from multimodel.finetune.types import TrainConfig, TrainUpdate
 
 from .explorer_list import error_html
@@ -55,6 +56,7 @@ class Shown:
     created: datetime | None = None
     stopping: bool = False  # a person has asked it to
     resumable: bool = False  # it has a checkpoint to go on from
+    saved: bool = False  # there is a model of its name
     metrics: Mapping[str, Any] = field(default_factory=dict)  # of its saved model
     errors: Sequence[Mapping[str, Any]] = ()
 
@@ -82,6 +84,19 @@ def best_text(update: TrainUpdate) -> str:
     if not best or not is_number(best.value):
         return ""
     return f"{METRICS.get(best.metric, 'Loss')} {metric_text(best.metric, best.value)}"
+
+
+def _kept_text(update: TrainUpdate) -> str:
+    """What the figure of a run that goes on is.
+
+    >>> from multimodel.finetune.types import Best
+    >>> [_kept_text(TrainUpdate("a", best=Best(9, "f1", value, 0.8))) for value in (0.8, 0.79)]
+    ['is the best so far', 'is kept, trained longer than the best of 80.0 %']
+    """
+    best = update.best
+    if not best or not is_number(best.highest) or best.highest == best.value:
+        return "is the best so far"
+    return f"is kept, trained longer than the best of {metric_text(best.metric, best.highest)}"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -127,19 +142,27 @@ def _acts(shown: Shown) -> str:
     if update.model:
         acts.append(f'<button type="button" class="mx-primary" data-try="{name}">Try it</button>')
     if update.phase != "done":
-        if update.retry:
-            how = escape(json.dumps(dict(update.retry)))
-            acts.append(
-                f'<button type="button" class="mx-primary" data-act="resume" data-changes="{how}">'
-                f"Resume with {escape(retry_text(update.retry))}</button>"
-            )
-        kind = "" if update.retry or update.model else ' class="mx-primary"'
-        acts.append(f'<button type="button"{kind} data-act="resume">Resume</button>')
-        if shown.resumable:
-            acts.append('<button type="button" data-act="anew">Start anew</button>')
+        acts += _resumes(shown)
+        if shown.resumable and not shown.saved:
+            acts.append('<button type="button" data-act="anew" data-ask="Lose its steps">Start anew</button>')
     acts.append('<button type="button" data-do="again">New run with these settings</button>')
     acts.append('<button type="button" data-act="discard" data-ask="Discard the run">Discard</button>')
     return "".join(acts)
+
+
+def _resumes(shown: Shown) -> list[str]:
+    """The ways to go on, the likeliest to succeed first: with other settings where these are what failed."""
+    update = shown.update
+    changed = isinstance(update.error, NotEnoughMemory | Diverged)
+    plain = "" if changed or update.model else ' class="mx-primary"'
+    ways = [f'<button type="button"{plain} data-act="resume">Resume</button>']
+    if update.retry:
+        how, kind = escape(json.dumps(dict(update.retry))), ' class="mx-primary"' if changed else ""
+        ways.append(
+            f'<button type="button"{kind} data-act="resume" data-changes="{how}">'
+            f"Resume with {escape(retry_text(update.retry))}</button>"
+        )
+    return ways[::-1] if changed else ways
 
 
 def retry_text(changes: Mapping[str, Any]) -> str:
@@ -218,12 +241,13 @@ def _now(shown: Shown) -> str:
             facts.append(f"{rate(update.steps_per_second)} steps/s")
         if update.samples_per_second:
             facts.append(f"{rate(update.samples_per_second)} samples/s")
-        if update.seconds_left is not None:
-            facts.append(f"{time_left(update.seconds_left)} left")
+    if update.seconds_left is not None and not update.ended:
+        part = " of this part" if update.phase == "preparing" else ""
+        facts.append(f"{time_left(update.seconds_left)} left{part}")
     if update.loss is not None:
         facts.append(f"loss {update.loss:.3g}")
     if best := best_text(update):
-        facts.append(f"best so far: {escape(best)}" if not update.model else escape(best))
+        facts.append(escape(best) if update.model else f"{escape(best)} {_kept_text(update)}")
     return "".join(f"<span>{fact}</span>" for fact in facts)
 
 
@@ -286,11 +310,23 @@ def result_html(shown: Shown) -> str:
         return ""
     rows = int(found.get("rows", 0))
     split = {"test": "test rows", "validation": "validation rows"}.get(str(found.get("split")), "rows")
-    judged = f"Judged on {rows:,} {split}, none of which it was trained on." if rows else ""
+    judged = f"Judged on {rows:,} {split}{_known_text(found)}." if rows else ""
     return (
         f'{_tiles(found)}<p class="mx-soft">{judged}</p>'
         f'<div class="mf-charts2">{_per_class(found)}{_matrix(found)}</div>'
     )
+
+
+def _known_text(found: Mapping[str, Any]) -> str:
+    """How many of the rows that judged the model had a text that it was trained on; nothing where nobody counted.
+
+    >>> _known_text({"trained_on": 2}), _known_text({"trained_on": 0}), _known_text({})
+    ('; it was trained on the texts of 2 of them', ', none of which it was trained on', '')
+    """
+    count = found.get("trained_on")
+    if count is None:
+        return ""
+    return f"; it was trained on the texts of {count:,} of them" if count else ", none of which it was trained on"
 
 
 def _tiles(found: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ def runs_html(runs: Sequence[Shown], now: datetime) -> str:
 def _row(run: Shown, now: datetime) -> str:
     update = run.update
     name = escape(update.run)
-    when = ago(run.created, now).removesuffix(" ago") if run.created else ""
+    when = ago(run.created, now) if run.created else ""
     best = best_text(update).removeprefix("Macro ")
     facts = ", ".join(part for part in (best, short(run.config.base), when) if part)
     done = f'<i class="mf-mini"><b style="width:{100 * update.fraction:.1f}%"></b></i>' if run.active else ""

@@ -49,7 +49,9 @@ EMPTY = dict.fromkeys(("adaptation", "checkpoint_steps", "learning_rate", "max_l
 """What an empty field means."""
 FRACTIONS = frozenset({"learning_rate", "validation_size", "test_size", "warmup", "weight_decay"})
 SIZES = {BUILT_IN: "built in", **dict.fromkeys(ALIASES, "from the Hub")}
-MOST_ROWS = 256  # of a batch that is proposed
+LEAST_ROWS, MOST_ROWS = 8, 256  # of a batch that is proposed
+STEPS = 20  # of an epoch, at least, with a batch that is proposed
+SPLITTING = ("validation_size", "test_size", "seed")  # settings that decide who trains and who judges
 USUAL_LENGTH = 128  # tokens, where neither a person nor data says more
 
 
@@ -135,9 +137,21 @@ def _value(name: str, value: Any) -> Any:
         return None
     try:
         number = float(str(value)[:40])
-        return number if name in FRACTIONS else int(number)
+        whole = number if name in FRACTIONS else int(number)
     except (ValueError, OverflowError):
         raise InvalidParameter(f"{LABELS[name]} is no number: {str(value)[:40]!r}.", hint="Write a number.") from None
+    if whole != number:
+        raise InvalidParameter(f"{LABELS[name]} is {number:g}.", hint="Write a whole number.")
+    return whole
+
+
+def config_of(values: Mapping[str, Any], **more: Any) -> TrainConfig:
+    """The config with settings of a page. Raises InvalidParameter in the page's words."""
+    try:
+        return TrainConfig(**{**values, **more})
+    except InvalidParameter as error:
+        name, rest = str(error).partition(" ")[::2]
+        raise InvalidParameter(f"{LABELS.get(name, name)} {rest}", hint=error.hint) from None
 
 
 def base_of(asked: Mapping[str, Any], settings: Settings) -> str:
@@ -156,8 +170,17 @@ def base_of(asked: Mapping[str, Any], settings: Settings) -> str:
 # --- memory ---
 
 
+def most_rows(training: Any) -> int:
+    """Of a batch that is proposed for so many rows: an epoch is to have STEPS steps, or a model learns too rarely.
+
+    >>> most_rows(320), most_rows(100_000), most_rows(None)
+    (16, 256, 256)
+    """
+    return min(MOST_ROWS, max(LEAST_ROWS, training // STEPS)) if isinstance(training, int) else MOST_ROWS
+
+
 def memory_html(plan: MemoryPlan, verdict: Verdict, target: Target, largest: int) -> str:
-    """What training takes, against the machine's line. `largest`: the largest batch that fits; 0 where none does."""
+    """What training takes, against the machine's line. `largest`: batch that is proposed; 0 where none fits."""
     words = {"fits": "Fits", "tight": "Tight", "no": "Does not fit"}[verdict.level]
     terms = "".join(
         f'<li title="{escape(term.source)}"><i class="mx-dot mx-t-{TERMS[term.name][1]}"></i>'
@@ -170,15 +193,16 @@ def memory_html(plan: MemoryPlan, verdict: Verdict, target: Target, largest: int
     return (
         f'<div class="mf-memory mx-{verdict.level}"><div class="mx-answer"><b>{words}</b>'
         f"<span>{escape(verdict.reason)}</span></div>{stack_html(plan, target)}"
-        f'<ul class="mf-terms">{terms}</ul>{remedies}{_largest(plan, largest)}</div>'
+        f'<ul class="mf-terms">{terms}</ul>{remedies}{_largest(plan, verdict, largest)}</div>'
     )
 
 
-def _largest(plan: MemoryPlan, largest: int) -> str:
+def _largest(plan: MemoryPlan, verdict: Verdict, largest: int) -> str:
     """The offer of another batch size, where it would help."""
     how = plan.request.training
-    if not largest or not how or how.batch_size == largest:
+    smaller = verdict.level == "no"
+    if not largest or not how or (how.batch_size <= largest if smaller else how.batch_size >= largest):
         return ""
-    smaller = how.batch_size > largest
     use = f'<button type="button" class="mx-link" data-batch="{largest}">Use {largest}</button>'
-    return f'<p class="mf-why">{"Only" if smaller else "Up to"} {largest} rows a batch fit. {use}</p>'
+    says = f"Only {largest} rows a batch fit." if smaller else f"{largest} rows a batch fit too: quicker epochs."
+    return f'<p class="mf-why">{says} {use}</p>'

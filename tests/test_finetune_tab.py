@@ -14,7 +14,7 @@ import gradio as gr
 import pytest
 
 from multimodel.engine import Engine
-from multimodel.errors import InvalidParameter, NotEnoughMemory
+from multimodel.errors import InvalidParameter, NotEnoughMemory, WorkerCrashed
 from multimodel.finetune import data as rows
 from multimodel.finetune.events import Writer
 from multimodel.finetune.report import Base
@@ -24,7 +24,7 @@ from multimodel.finetune.types import HELP, RANGES, Best, Point, TrainConfig, Tr
 from multimodel.settings import ModelSettings, PerformanceSettings, SecuritySettings, Settings
 from tabs import finetune
 from tabs.finetune import Drafts, FinetuneTab, Training
-from tabs.finetune_data import Choices, corrected, lengths_html
+from tabs.finetune_data import Choices, classes_html, corrected, lengths_html
 from tabs.finetune_run import Shown, bars_html, errors_html, head_html, phase_text, result_html
 from tabs.finetune_runs import compare_html, differing, runs_html
 from tabs.finetune_settings import LABELS, base_of, form_html, settings_of
@@ -254,10 +254,54 @@ def test_memory_of_training_and_the_largest_batch(training: Training, tmp_path: 
     assert "Optimizer state" in answer["html"]
     huge = training.memory({"base": base, "settings": {"batch_size": "1024", "max_length": "8192"}})
     assert "Does not fit" in text(huge["html"])
-    assert "epochs is 900" in training.memory({"base": base, "settings": {"epochs": "900"}})["error"]
+    rare = {"base": base, "settings": {"batch_size": "8"}, "length": 64, "rows": 320}
+    assert 'data-batch="16"' in training.memory(rare)["html"]  # an epoch of one step would teach it nothing
+    more = training.memory({"base": base, "settings": {"batch_size": "512"}, "length": 64})
+    assert "Fits" in text(more["html"]) and "data-batch" not in more["html"]  # it fits, so nothing else is proposed
+    assert "Epochs is 2.5. Write a whole number." in text(
+        training.memory({"base": base, "settings": {"epochs": "2.5"}})["error"]
+    )
+    assert "Epochs is 900" in training.memory({"base": base, "settings": {"epochs": "900"}})["error"]
     adapted = training.memory({"base": base, "settings": {"adaptation": "2"}})["error"]
     assert f"{base} has no head that guesses words" in text(adapted)
     assert "switched off" in training.memory({"base": "no/such", "settings": {}})["error"]
+
+
+def test_the_rows_that_train_and_judge_are_those_of_the_settings(training: Training) -> None:
+    lines = [f"this is text {i},{'ab'[i % 2]}" for i in range(400)]
+    draft = training.bring({"text": "\n".join(["text,label", *lines])})["draft"]
+    usual = training.look({"draft": draft})
+    assert usual["rows"] == 320 and "320 rows to train on" in text(usual["why"])
+    assert "320 to train on 40 to watch by 40 for the final figures" in text(usual["report"])
+    other = training.look({"draft": draft, "settings": {"validation_size": "0.2", "test_size": "0.4"}})
+    assert other["rows"] == 160 and "160 to train on 80 to watch by 160" in text(other["report"])
+    assert "Test share is 3" in training.look({"draft": draft, "settings": {"test_size": "3"}})["error"]
+
+
+def test_words_are_no_numbers(training: Training) -> None:
+    draft = training.bring({"text": "text,label\n" + "\n".join(f"text {i},{'ab'[i % 2]}" for i in range(40))})["draft"]
+    seen = training.look({"draft": draft, "task": "regression"})
+    assert not seen["ready"] and "No label is a number." in text(seen["report"])
+
+
+def test_a_column_that_names_no_split(training: Training) -> None:
+    draft = numbered(training)
+    html = training.look({"draft": draft, "split": "id"})["columns"]
+    assert "No cell of &#x27;id&#x27; says train, validation or test" in text(html)
+
+
+def test_labels_corrected_by_hand_are_told_and_taken_back(training: Training) -> None:
+    draft = training.bring({"text": "text,label\n" + "\n".join(f"text {i},{'ab'[i % 2]}" for i in range(40))})["draft"]
+    seen = text(training.look({"draft": draft, "labels": {"0": "b", "1": ""}})["report"])
+    assert "Corrected by hand 1 label changed, 1 row left out Undo all" in seen
+    assert "Corrected by hand" not in training.look({"draft": draft})["report"]
+    some = rows.Dataset(("x", "y"), ("a", "b"), ("", ""), (1, 2), "single_label")
+    assert "By hand: 1 label changed." in corrected(some, {1: "a"}).notes
+
+
+def test_every_class_can_be_seen() -> None:
+    html = classes_html({f"c{i}": 10 for i in range(20)})
+    assert "14 classes more" in text(html) and all(f">c{i}<" in html for i in range(20))
 
 
 # runs
@@ -301,8 +345,8 @@ def test_what_cannot_begin_is_said_and_leaves_nothing(training: Training, upload
     for change, said in (
         ({"name": "../up"}, "cannot be the name"),
         ({"name": ""}, "cannot be the name"),
-        ({"name": "x", "settings": {"epochs": "0"}}, "epochs is 0"),
-        ({"name": "x", "settings": {"best_by": EVIL}}, "best_by is"),
+        ({"name": "x", "settings": {"epochs": "0"}}, "Epochs is 0"),
+        ({"name": "x", "settings": {"best_by": EVIL}}, "Best by is"),
         ({"name": "x", "draft": numbered(training), "label": "id"}, "classes in"),
         ({"name": "x", "draft": "?"}, "does not hold"),
     ):
@@ -337,7 +381,45 @@ def test_a_run_that_lacked_memory_offers_settings_that_may_do(training: Training
     assert "Resume with batches of 16 and gradient accumulation 2" in text(shown["head"])
     assert "data-changes" in shown["head"] and shown["curves"]["loss"] == [[10, 0.1], [20, 0.05]]
     used = training.settings_used({"run": "big"})
-    assert used["settings"]["batch_size"] == 32 and used["name"] == "big-2"
+    assert used["settings"]["batch_size"] == 32 and used["name"] == "big-2" and "draft" not in used
+
+
+def test_a_run_begins_another_with_its_rows(training: Training, busy: None) -> None:
+    for task, labels in (("single_label", ("a", "b")), ("multi_label", ("a;b", "b;c")), ("regression", ("0.5", "7"))):
+        lines = [f"this is text {i},{labels[i % 2]}" for i in range(40)]
+        draft = training.bring({"text": "\n".join(["text,label", *lines])})["draft"]
+        training.begin({"draft": draft, "name": task, "task": task, "separator": ";", "labels": {"3": "", "5": "a"}})
+        kept = rows.load(training.engine.jobs.store.runs / task / DATA)
+        used = training.settings_used({"run": task})
+        training.begin({"draft": used["draft"], "name": f"{task}-2", **used["choices"]})
+        again = rows.load(training.engine.jobs.store.runs / f"{task}-2" / DATA)
+        assert (again.texts, again.labels, again.splits) == (kept.texts, kept.labels, kept.splits)
+
+
+def test_a_start_anew_never_replaces_a_saved_model(training: Training) -> None:
+    writer = past(training, "kept")
+    writer.write("progress", step=20, epoch=1.0, steps_per_second=1.0, samples_per_second=8.0, seconds_left=1.0)
+    writer.end("stopped", "Stopped.")
+    assert 'data-act="anew" data-ask=' in training.watch({"run": "kept"})["shown"]["head"]
+    (training.engine.jobs.store.folder / "kept").mkdir()
+    (training.engine.jobs.store.folder / "kept" / "manifest.json").write_text("{}")
+    assert 'data-act="anew"' not in training.watch({"run": "kept"})["shown"]["head"]
+    assert "would replace" in training.act({"run": "kept", "act": "anew"})["error"]
+
+
+def test_what_was_killed_goes_on_as_it_was(training: Training) -> None:
+    writer = past(training, "dead")
+    writer.end("failed", error=WorkerCrashed("It ended."), retry={"batch_size": 4})
+    head = training.watch({"run": "dead"})["shown"]["head"]
+    assert re.findall(r'<button[^>]*data-act="resume"[^>]*>([^<]+)', head) == ["Resume", "Resume with batches of 4"]
+    assert '<button type="button" class="mx-primary" data-act="resume">Resume' in head
+
+
+def test_evaluations_since_the_highest() -> None:
+    points = tuple(Point(i, value) for i, value in enumerate((0.5, 0.8, 0.79, 0.7)))
+    assert finetune.stale(TrainUpdate("a", best=Best(2, "f1", 0.79, 0.8), curves={"f1": points})) == 2
+    assert finetune.stale(TrainUpdate("a", best=Best(0, "loss", 0.5), curves={"validation_loss": points})) == 3
+    assert finetune.stale(TrainUpdate("a")) == 0
 
 
 def test_figures_that_are_no_numbers_do_not_end_the_list(training: Training) -> None:
@@ -447,7 +529,9 @@ def test_the_record_of_a_model() -> None:
     html = result_html(Shown(TrainUpdate("m", "done"), TrainConfig(data="", name="m"), metrics=metrics))
     said = text(html)
     assert "Accuracy 75.0 % better than TF-IDF: 60.0 %" in said and "Macro F1 70.0 % worse than TF-IDF: 80.0 %" in said
-    assert "3.1 % 10.0 % before calibration" in said and "Judged on 12 test rows" in said
+    assert "3.1 % 10.0 % before calibration" in said and "Judged on 12 test rows." in said
+    leaked = Shown(TrainUpdate("m", "done"), TrainConfig(data="", name="m"), metrics={**metrics, "trained_on": 2})
+    assert "Judged on 12 test rows; it was trained on the texts of 2 of them." in text(result_html(leaked))
     assert html.count('title="b taken for') == 2 and "4, 50%" in html and "<img" not in html
 
 

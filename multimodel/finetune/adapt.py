@@ -83,7 +83,7 @@ def _learned(run: Prepared, rounds: int, writer: Writer, control: Control) -> An
     place, model = run.folder / ADAPTING, _base(Path(run.order.base))
     place.mkdir(exist_ok=True)
     rules = _rules(model, run.config.checkpoint_steps)
-    check_room(run.folder, (checkpoints.KEPT + 1) * rules.room)
+    check_room(run.folder, (checkpoints.KEPT + 1) * rules.room, "Its checkpoints take up to")
     reporter = Telling(place, writer, control, rules)
     split, last = splits_model(), checkpoints.newest(place, tidy=process_rank() == 0)
     if split and last:
@@ -147,11 +147,11 @@ def _arguments(run: Prepared, place: Path, rounds: int, **more: Any) -> Training
 def _said(state: TrainerState, rounds: int) -> str:
     """
     >>> _said(TrainerState(log_history=[{"loss": 6.02, "step": 1}, {"loss": 3.5, "step": 9}]), 10)
-    'Adaptive pretraining, 10 epochs: the loss of masked words went from 6.02 to 3.50.'
+    'Adaptive pretraining, epochs: 10; the loss of masked words went from 6.02 to 3.50.'
     """
     found = [row["loss"] for row in state.log_history if "loss" in row]
-    change = f": the loss of masked words went from {found[0]:.2f} to {found[-1]:.2f}" if found else ""
-    return f"Adaptive pretraining, {rounds} epochs{change}."
+    change = f"; the loss of masked words went from {found[0]:.2f} to {found[-1]:.2f}" if found else ""
+    return f"Adaptive pretraining, epochs: {rounds}{change}."
 
 
 class Telling(Reporter):
@@ -162,7 +162,7 @@ class Telling(Reporter):
         self._told = writer
 
     def _progress(self, state: TrainerState) -> None:
-        self._told.phase("preparing", SAYS, state.global_step / max(1, state.max_steps))
+        self._told.phase("preparing", SAYS, state.global_step / max(1, state.max_steps), self._left(state))
 
 
 class MaskedRows(Dataset[dict[str, Any]]):

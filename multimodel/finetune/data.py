@@ -268,6 +268,12 @@ def dataset(table: Table, mapping: Mapping, source: str = "") -> Dataset:
     return Dataset(texts, labels, tuple(splits), table.lines, mapping.task, source, notes)
 
 
+def as_table(data: Dataset) -> Table:
+    """A data set as rows with the columns text, label and split, of which `dataset` makes the same one."""
+    cells = tuple(str(label) if isinstance(label, float) else label for label in data.labels)
+    return Table(("text", "label", "split"), tuple(zip(data.texts, cells, data.splits, strict=True)), data.rows)
+
+
 def _joined(cell: Cell) -> str:
     return cell if isinstance(cell, str) else " ".join(cell)
 

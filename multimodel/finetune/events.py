@@ -3,13 +3,13 @@
 The process that trains writes it; pages, tabs and terminals read it, each from where it stopped. So a reload, a second
 tab and a restart of the app see the same run. One object a line, with "kind" and "at" (ISO 8601, UTC):
 
-    phase       phase, detail, fraction (of the preparation, or null)
+    phase       phase, detail, fraction and seconds_left (of the preparation, or null)
     plan        values: what was chosen, total_steps and epochs among them
     resumed     step: what came after it in the file was lost
     progress    step, epoch, steps_per_second, samples_per_second, seconds_left
     points      step, values: one point of each curve
     evaluating  fraction
-    evaluation  step, metrics, best: {step, metric, value} or null
+    evaluation  step, metrics, best: {step, metric, value, highest} or null
     log         text
     end         phase, detail, model, metrics, error: {type, message, hint} or null, retry
 """
@@ -50,9 +50,11 @@ class Writer:
         """A line for the log."""
         self.write("log", text=text)
 
-    def phase(self, phase: str, detail: str = "", fraction: float | None = None) -> None:
+    def phase(
+        self, phase: str, detail: str = "", fraction: float | None = None, seconds_left: float | None = None
+    ) -> None:
         """Where the run is now."""
-        self.write("phase", phase=phase, detail=detail, fraction=fraction)
+        self.write("phase", phase=phase, detail=detail, fraction=fraction, seconds_left=seconds_left)
 
     def end(self, phase: str, detail: str = "", error: MultimodelError | None = None, **values: Any) -> None:
         """The last event of this try."""
@@ -137,6 +139,7 @@ def _phase(update: TrainUpdate, event: Event) -> TrainUpdate:
         detail=event["detail"],
         prepared=event["fraction"] if phase == "preparing" else None,
         evaluated=0.0 if phase == "evaluating" else None,
+        seconds_left=event.get("seconds_left"),
         error=None,
         retry={},
         model=None if phase in ("queued", "preparing") else update.model,
@@ -157,7 +160,8 @@ def _resumed(update: TrainUpdate, event: Event) -> TrainUpdate:
     step = event["step"]
     curves = {name: tuple(p for p in points if p.step <= step) for name, points in update.curves.items()}
     best = update.best if update.best and update.best.step <= step else None
-    return replace(update, step=step, curves=curves, best=best)
+    epoch = update.epochs * step / update.total_steps if update.total_steps else 0.0
+    return replace(update, step=step, epoch=epoch, curves=curves, best=best)
 
 
 def _progress(update: TrainUpdate, event: Event) -> TrainUpdate:

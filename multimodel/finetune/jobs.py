@@ -422,7 +422,7 @@ def _host(address: str) -> tuple[str, str]:
     return host, port or "29500"
 
 
-LOST = "Its process ended without a word; what was done up to the last checkpoint is kept."
+LOST = "Its process ended; what was done up to the last checkpoint is kept."
 
 
 def _created(folder: Path) -> str:
@@ -452,7 +452,7 @@ def _tell(process: subprocess.Popen[bytes], count: int) -> None:
 def _killed(name: str, code: int, folder: Path) -> WorkerCrashed:
     why = reason(code)
     hint = "Resume it. If it ends again, memory may be short: lower the batch size."
-    said = _last_line(folder / runfolder.STDERR)
+    said = "" if code == -signal.SIGKILL else _last_line(folder / runfolder.STDERR)  # who is killed says nothing
     return WorkerCrashed(f"The process of {name} ended ({why}).{f' Its last words: {said}' if said else ''}", hint=hint)
 
 

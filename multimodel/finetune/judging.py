@@ -10,6 +10,7 @@ import numpy as np
 
 from . import metrics, probability
 from .classifier import logits
+from .data import Dataset, normal
 from .events import Writer
 from .labels import LabelMap
 from .prepare import Prepared
@@ -39,10 +40,18 @@ def judged(run: Prepared, writer: Writer) -> Judgement:
     found = {name: figures(labels, outputs[name], truth[name]) for name in outputs}
     shown = run.plan["judged_on"]
     whole = {"split": shown, **found.get(shown, {}), "baseline": run.plan["baseline"]}
+    if shown:
+        whole["trained_on"] = trained_on(run.data, shown)
     if shown == "test" and "validation" in found:
         whole["validation"] = {k: v for k, v in found["validation"].items() if isinstance(v, int | float)}
     errors = _errors(run, labels, outputs[shown], truth[shown]) if shown else []
     return Judgement(whole, labels, errors)
+
+
+def trained_on(data: Dataset, split: str) -> int:
+    """How many rows of a split have a text that training has too."""
+    known = {normal(text) for text in data.of("train").texts}
+    return sum(normal(text) in known for text in data.of(split).texts)
 
 
 def _outputs(run: Prepared, name: str, writer: Writer) -> Any:

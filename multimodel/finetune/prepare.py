@@ -57,12 +57,14 @@ def prepare(folder: Path, writer: Writer) -> Prepared:
     base = Path(order.base)
     tokenizer = load_tokenizer(base)
     labels = LabelMap.of(data)
-    data = labels.known(data)
+    known = labels.known(data)
+    if (gone := len(data) - len(known)) and not (folder / runfolder.PLAN).exists():
+        writer.log(f"Rows of validation or test left out, because training has no row of their class: {gone:,}.")
     writer.phase("preparing", "loading the base model")
     model = new_model(order, labels)
-    found = Prepared(folder, order, data, labels, tokenizer, model, {}, {})
+    found = Prepared(folder, order, known, labels, tokenizer, model, {}, {})
     ids = _planned(found, longest(base, tokenizer), writer)
-    found.sets = _sets(data, labels, ids)
+    found.sets = _sets(known, labels, ids)
     writer.write("plan", values=found.plan)
     return found
 

@@ -49,7 +49,8 @@ class Judged:
     step: int | None = None  # of the best
     value: float = math.nan
     loss: float = math.inf
-    stale: int = 0  # evaluations since the highest figure
+    highest: float = math.nan  # figure of all; `value` may be lower by chance
+    stale: int = 0  # evaluations since the highest
 
 
 def judge(history: Sequence[dict[str, Any]], metric: str, rows: int) -> Judged:
@@ -63,22 +64,22 @@ def judge(history: Sequence[dict[str, Any]], metric: str, rows: int) -> Judged:
 
     >>> log = [{"eval_f1": 0.5, "step": 1}, {"loss": 1, "step": 2}, {"eval_f1": 0.4, "step": 2}]
     >>> judge(log, "f1", rows=1000)
-    Judged(step=1, value=0.5, loss=inf, stale=1)
+    Judged(step=1, value=0.5, loss=inf, highest=0.5, stale=1)
     >>> judge(log, "f1", rows=20)
-    Judged(step=2, value=0.4, loss=inf, stale=1)
+    Judged(step=2, value=0.4, loss=inf, highest=0.5, stale=1)
     """
     best = highest = Judged()
     for row in history:
         value = row.get(f"eval_{metric}")
         if value is None:
             continue
-        found = Judged(row["step"], value, row.get("eval_loss", math.inf))
+        found = Judged(row["step"], value, row.get("eval_loss", math.inf), value)
         if _better(found, highest, metric):
             best = highest = found
         else:
             highest = replace(highest, stale=highest.stale + 1)
             chosen = found if _as_good(value, highest.value, metric, rows) else best
-            best = replace(chosen, stale=highest.stale)
+            best = replace(chosen, highest=highest.value, stale=highest.stale)
     return best
 
 
@@ -216,7 +217,7 @@ class Reporter(TrainerCallback):
         return due
 
     def _progress(self, state: TrainerState) -> None:
-        speed = len(self._steps) / max(1e-9, sum(self._steps))
+        speed = self._speed()
         ahead = sum(step > state.global_step for step in self._rules.evaluate_at)
         judging = ahead * sum(self._judging) / len(self._judging) if self._judging else 0.0
         self._writer.write(
@@ -225,8 +226,16 @@ class Reporter(TrainerCallback):
             epoch=round(state.epoch or 0.0, 4),
             steps_per_second=round(speed, 4),
             samples_per_second=round(speed * self._rules.samples, 2),
-            seconds_left=round((state.max_steps - state.global_step) / speed + judging, 1),
+            seconds_left=self._left(state) + round(judging, 1),
         )
+
+    def _speed(self) -> float:
+        """Steps a second."""
+        return len(self._steps) / max(1e-9, sum(self._steps))
+
+    def _left(self, state: TrainerState) -> float:
+        """Seconds that the other steps will take."""
+        return round((state.max_steps - state.global_step) / self._speed(), 1)
 
     def _report_evaluation(self, state: TrainerState, metrics: dict[str, float], found: Judged) -> None:
         names = {"eval_loss": "validation_loss"}
@@ -236,20 +245,22 @@ class Reporter(TrainerCallback):
             for name, value in metrics.items()
             if not name.endswith(skipped)
         }
-        best = {"step": found.step, "metric": self._rules.metric, "value": found.value} if found.step else None
+        figures = {"metric": self._rules.metric, "value": found.value, "highest": found.highest}
+        best = {"step": found.step, **figures} if found.step else None
         self._writer.write("evaluation", step=state.global_step, metrics=values, best=best)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._writer.log(
-            f"Step {state.global_step:,}: {shown}" + (" (best)" if found.step == state.global_step else "")
+        mark = (" (best so far)" if found.stale == 0 else " (kept: as good, and trained longer)") * (
+            found.step == state.global_step
         )
+        self._writer.log(f"Step {state.global_step:,}: {shown}{mark}")
 
 
-def check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int, what: str = "The next checkpoint takes") -> None:
     """Raise DiskFull unless `needed` bytes are free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFull(
-            f"The next checkpoint takes {needed / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB free.",
+            f"{what} {needed / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB free.",
             hint="Free some space and resume: nothing before the last checkpoint is lost.",
         )
 

@@ -81,6 +81,8 @@ def finished(data: Dataset, config: TrainConfig) -> Dataset:
             raise DataError(f"There is no repair called {name!r}.", hint=f"Use {', '.join(FIXES)}.")
         data = FIXES[name](data)
     usable = data.where(data.labelled)
+    if data.task == "regression" and not len(usable):
+        raise DataError("No label is a number.", hint="Choose another label column, or train on labels.")
     usable = rows.split(usable, validation=config.validation_size, test=config.test_size, seed=config.seed)
     check(usable)
     return usable

@@ -60,7 +60,7 @@ def _train(run: Prepared, writer: Writer, control: Control) -> None:
     split = splits_model()
     args = arguments(run.config, run.folder, run.plan | told, **(splitting(run.model) if split else {}))
     rules = _rules(run, args.world_size)
-    check_room(run.folder, (checkpoints.KEPT + 2) * rules.room)
+    check_room(run.folder, (checkpoints.KEPT + 2) * rules.room, "The checkpoints of the run take up to")
     reporter = Reporter(run.folder, writer, control, rules)
     validation = run.sets["validation"]
     last = checkpoints.newest(run.folder, tidy=process_rank() == 0)
@@ -143,12 +143,14 @@ def _finish(run: Prepared, writer: Writer, trained: Trained, session: Session) -
         for path in checkpoints.all_of(run.folder):
             checkpoints.remove(path)
     shown = {name: value for name, value in found.metrics.items() if isinstance(value, int | float)}
-    writer.end(trained.phase, _said(trained), model=str(target), metrics=shown)
+    writer.end(trained.phase, _said(trained, bool(len(run.sets["validation"]))), model=str(target), metrics=shown)
 
 
-def _said(trained: Trained) -> str:
-    if trained.phase == "stopped":
-        at = f"step {trained.steps:,} of {trained.total_steps:,}"
-        return f"Stopped at {at}. The best model so far, of step {trained.step:,}, is saved and ready to use."
-    early = " Training ended early, because nothing got better." if trained.early else ""
-    return f"The best model, of step {trained.step:,}, is saved and ready to use.{early}"
+def _said(trained: Trained, chosen: bool) -> str:
+    """`chosen`: from several, by validation rows."""
+    stopped = trained.phase == "stopped"
+    best = f"best model{' so far' if stopped else ''}, of step {trained.step:,}," if chosen else "last model"
+    said = f"The {best} is saved and ready to use."
+    if stopped:
+        return f"Stopped at step {trained.steps:,} of {trained.total_steps:,}. {said}"
+    return f"{said} Training ended early, because nothing got better." if trained.early else said

@@ -178,11 +178,12 @@ Curves = Mapping[str, tuple[Point, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best evaluation so far."""
+    """The evaluation whose weights are kept: the highest, or a later one that is lower by less than chance."""
 
     step: int
     metric: str
     value: float
+    highest: float | None = None  # figure of all evaluations; None in records of older versions
 
 
 @dataclass(frozen=True, slots=True)

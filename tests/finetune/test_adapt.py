@@ -114,7 +114,7 @@ def test_it_learns_the_words_and_says_so(place: Path, pool: Forks) -> None:
     assert pool.wait() == 0
     update = story(folder)
     assert update.phase == "done"
-    said = next(line for line in update.log if line.startswith("Adaptive pretraining, 4 epochs"))
+    said = next(line for line in update.log if line.startswith("Adaptive pretraining, epochs: 4; "))
     first, last = (float(word.rstrip(".")) for word in said.split() if word[0].isdigit() and "." in word)
     assert last < first
     told = [e["fraction"] for e in Reader(folder).read() if e["kind"] == "phase" and e["detail"] == adapt.SAYS]

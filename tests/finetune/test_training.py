@@ -28,6 +28,7 @@ from multimodel.errors import (
 )
 from multimodel.finetune import checkpoints, child
 from multimodel.finetune.bases import base_folder
+from multimodel.finetune.data import Dataset, as_table, dataset, guess
 from multimodel.finetune.events import Reader, Writer, fold
 from multimodel.finetune.jobs import Jobs
 from multimodel.finetune.order import batches_of, by_length, grouped
@@ -119,9 +120,9 @@ def test_the_same_log_gives_the_same_best() -> None:
     from multimodel.finetune.reporter import Judged, judge
 
     log = [{"eval_loss": value, "step": i, "eval_f1": 1 - value} for i, value in enumerate((0.9, 0.5, 0.7, 0.6), 1)]
-    assert judge(log, "loss", 1000) == judge(log, "f1", 1000) == Judged(2, 0.5, 0.5, stale=2)
+    assert judge(log, "loss", 1000) == judge(log, "f1", 1000) == Judged(2, 0.5, 0.5, 0.5, stale=2)
     still = [{"eval_loss": value, "step": i, "eval_f1": 0.0} for i, value in enumerate((0.7, 0.6, 0.65), 1)]
-    assert judge(still, "f1", 1000) == Judged(2, 0.0, 0.6, stale=1)  # where F1 stands still, the loss decides
+    assert judge(still, "f1", 1000) == Judged(2, 0.0, 0.6, 0.0, stale=1)  # where F1 stands still, the loss decides
     assert judge([{"loss": 1.0, "step": 1}], "f1", 1000).step is None
 
 
@@ -349,7 +350,7 @@ def test_events_fold_into_the_run_and_a_resume_takes_back_what_was_lost(tmp_path
     assert [p.step for p in update.curves["loss"]] == [1, 3] and update.best and update.best.step == 3
     writer.write("resumed", step=2)
     update = fold(TrainUpdate("x"), Reader(tmp_path).read())
-    assert [p.step for p in update.curves["loss"]] == [1] and update.best is None
+    assert [p.step for p in update.curves["loss"]] == [1] and update.best is None and update.epoch == 0.4
     writer.end("failed", error=DiskFull("full", hint="free some"))
     update = fold(TrainUpdate("x"), Reader(tmp_path).read())
     assert isinstance(update.error, DiskFull) and update.error.hint == "free some" and update.ended
@@ -443,3 +444,26 @@ def test_two_machines_train_one_model(place: Path) -> None:
     end = fold(TrainUpdate("apart"), Reader(place / "models" / ".runs" / "apart").read())
     assert end.phase == "done", said[0][-3000:]
     assert (end.step, end.total_steps) == (45, 45)  # 240 rows, 16 a step on two machines, three times
+
+
+def test_a_data_set_as_a_table_is_the_same_again() -> None:
+    for task, labels in (
+        ("single_label", ("a,b", "c")), ("multi_label", (("a", "b"), ("c",))), ("regression", (0.1, -2e-05)),
+    ):  # fmt: skip
+        data = Dataset(("x", "y"), labels, ("train", "test"), (4, 9), task, "s")  # type: ignore[arg-type]
+        mapping = guess(as_table(data), text="text", label="label", split="split", task=task)
+        again = dataset(as_table(data), mapping, "s")
+        assert (again.texts, again.labels, again.splits, again.rows) == (
+            data.texts,
+            data.labels,
+            data.splits,
+            data.rows,
+        )
+
+
+def test_rows_that_judge_and_are_trained_on_are_counted() -> None:
+    from multimodel.finetune.judging import trained_on
+
+    texts, splits = ("One two", "three", "one  TWO", "four"), ("train", "train", "test", "test")
+    data = Dataset(texts, ("a",) * 4, splits, (1, 2, 3, 4))
+    assert trained_on(data, "test") == 1 and trained_on(data, "validation") == 0
