@@ -477,5 +477,5 @@ def template(engine: Engine) -> str:
 
 def _sample(name: str) -> str:
     title, detail = SAMPLES.get(name, (name.capitalize(), ""))
-    inner = f"<b>{escape(title)}</b><span>{escape(detail)}{' (MIT licence)' * (name in SAMPLES)}</span>"
+    inner = f"<b>{escape(title)}</b><span>{escape(detail)}{' (MIT)' * (name in SAMPLES)}</span>"
     return f'<button type="button" data-sample="{escape(name)}">{inner}</button>'

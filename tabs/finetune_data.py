@@ -284,8 +284,8 @@ def classes_html(classes: Mapping[str, int]) -> str:
         for name, n in ranked[:MOST_CLASSES]
     ]
     first, rest = "".join(bars[:SHOWN_CLASSES]), "".join(bars[SHOWN_CLASSES:])
-    count = counted(len(ranked) - SHOWN_CLASSES, "class", "classes")
-    more = rest and f'<details><summary>{count} more</summary><ul class="mf-classes">{rest}</ul></details>'
+    count = counted(len(ranked) - SHOWN_CLASSES, "more class", "more classes")
+    more = rest and f'<details><summary>{count}</summary><ul class="mf-classes">{rest}</ul></details>'
     title = counted(len(ranked), "class", "classes")
     return f'<section class="mf-chart"><h3>{title}</h3><ul class="mf-classes">{first}</ul>{more}</section>'
 

@@ -301,7 +301,7 @@ def test_labels_corrected_by_hand_are_told_and_taken_back(training: Training) ->
 
 def test_every_class_can_be_seen() -> None:
     html = classes_html({f"c{i}": 10 for i in range(20)})
-    assert "14 classes more" in text(html) and all(f">c{i}<" in html for i in range(20))
+    assert "14 more classes" in text(html) and all(f">c{i}<" in html for i in range(20))
 
 
 # runs
