@@ -334,15 +334,83 @@ FIXES: dict[str, Callable[[Dataset], Dataset]] = {
 # --- languages ---
 
 COMMON = {
-    "English": "the and is to of in it you that was for with this but not are have my",
-    "German": "der die das und ist nicht ich ein eine zu mit den auf für es auch sich",
-    "French": "le la les et est pas je un une de des que pour dans ce il vous très",
-    "Spanish": "el los las y es no que un una de por con para muy pero lo está",
-    "Italian": "il gli e è non che un una di per con molto ma sono questo della",
-    "Portuguese": "o os as e é não que um uma de por com para muito mas está isso",
-    "Dutch": "de het een en is niet ik van dat op te met voor zijn maar ook",
+    "English": """a about account after all also always am an and any are arrived as at back be because been before best
+        but by can cant card come could day delivery did didn do does doesn don dont door down due ever every first food
+        for from get give go going good got great had has have he help her here him his how i if im in into is isn it
+        its just know last late less like ll long made make man many me money more most much must my need never new next
+        no not nothing now of off on one only or order other our out over people phone please price really refund right
+        said say see she should so some something son still t than thank thanks that the their them then there these
+        they thing think this those time to today too two up us ve very want was wasn way we week well were what when
+        where which while who why will with without won work worst would wrong year yes yesterday you your""",
+    "German": """aber alle allem allen aller alles als also am an andere auch auf aus bei beim bekommen bestellt
+        bestellung bin bis bist bitte da dafür damit danke dann das dass dein deine dem den der des dich die dies diese
+        dieser dieses dir doch du durch ein eine einem einen einer eines er es etwas euch für ganz gegen geht geld
+        gestern gibt gut gute guten habe haben hallo hat hatte her heute hier hilfe ich ihm ihn ihnen ihr ihre im immer
+        in ist ja jahr jetzt kann kannst kein keine keinen konto können könnte lang lange leider lieferung los mal man
+        mehr mein meine meinem meinen meiner mich mir mit morgen muss nach nein neu neue neuen nicht nichts nie noch nur
+        ob oder ohne paket preis prima rechnung schlecht schon sehr sein seine seit sich sie sind so soll tag toll um
+        und uns unser unter viel vom von vor wann war waren warum was weil wenn wer werden wie wieder will wir wird wo
+        woche wurde wurden zeit zu zum zur zurück zwei über""",
+    "Dutch": """aan al alle alleen alles als altijd ander andere bedankt ben bent best besteld bestelling betalen bij
+        binnen dag dan dank dat de den der deze die dit doe doen door een eens eerste eigen elke en er erg ergens eten
+        gaan gaat gedaan geen geld gisteren goed goede graag haar had hallo heb hebben hebt heeft heel helaas hem het
+        hier hij hoe hulp hun iets ik in is ja jaar je jij jou jouw jullie kaart kan kapot kon kun kunnen kunt laat lang
+        levering maar man me meer mensen met mij mijn moet moeten mooi morgen na naar nee niet niets nieuw nieuwe nog
+        nooit nu of om omdat ons onze ook op over pakket prijs prima rekening slecht snel steeds te tegen terug tijd
+        toch tot twee u uit uw van vandaag veel voor vraag waar waarom wanneer want waren was wat we week weer wel welke
+        werd werkt wie wil willen worden wordt ze zeer zelf zich zien zij zijn zo zonder zou""",
+    "French": """a ai aide ainsi après argent as au aucun aucune aujourd aussi autre aux avant avec avez avoir avons
+        beaucoup bien bon bonjour bonne c ce cela ces cet cette chaque chez chose colis commande comme comment compte d
+        dans de demain depuis des deux dire dit dois donc du elle elles en encore entre est et eu eux facture faire fait
+        faut fois hier hui ici il ils j jamais je jour l la le les leur leurs livraison lui ma mais mal mauvais mauvaise
+        me merci mes mieux moi moins mon monde même n ne ni non nos notre nous nouveau nouvelle on ont ou où par parce
+        pas pendant peu peut peux plus pour pourquoi prix qu quand que quel quelle quelles quels qui quoi rien sa sans
+        se ses si son sont sous suis sur t ta te temps tes toi ton toujours tous tout toute trop très tu un une va vais
+        vers veux voir vos votre voudrais vous vraiment y à ça était été êtes être""",
+    "Spanish": """a ahora al algo alguna algún antes aquí así ayer ayuda año años aún bien buen buena bueno cada carta
+        casa comida como con contra cosa cosas cual cuando cuenta cuál cuándo cuánto cómo dar de del desde después
+        dinero donde dos día días dónde e el ella ellos en entre entrega era eres es esa ese eso esta estaba estado
+        estas este esto estos estoy está están favor fue gente gracias gran ha hace hacer han has hasta hay he hizo hola
+        hoy la las le les llegó lo los mal mala malo mañana me mejor menos mes mi mis mismo mucha muchas mucho muchos
+        muy más nada ni ningún no nos nuestra nuestro nueva nuevo nunca o otra otro paquete para parte pedido película
+        peor pero poco por porque precio puede pueden puedo pues que quiere quiero quisiera quién qué se semana ser
+        servicio si sido siempre sin sobre solo son soy su sus sí sólo también tan tarde tarjeta te tener tengo tiempo
+        tiene tienen toda todas todo todos tu tus tú un una uno usted va vez vi y ya yo ¡ ¿ él""",
+    "Italian": """a abbiamo adesso agli ai aiuto al alla alle allo altra altro anche ancora anni anno arrivato avere
+        aveva bella bello bene brutto buon buona buono c carta casa che chi ci ciao cibo come con consegna conto cosa
+        cosi così d da dal dalla degli dei del della delle dello di dire domani donna dopo dove due e ed era erano
+        essere fa fare fatto favore fino fra gente giorno già gli grazie ha hai hanno ho i ieri il in io l la le lei lo
+        loro lui ma mai male me meglio mi mia mie miei mio molta molto nei nel nella nelle nessun nessuno niente no noi
+        non nostra nostro nuova nuovo o oggi ogni ora ordine ore pacco parte peggio per perchè perché però più poco poi
+        posso prezzo prima proprio puoi può qual qualche quale quando quanto quel quella quelli quello questa queste
+        questi questo qui quindi sa sarà se sei sempre senza servizio si sia siamo siete so solo sono sta stata stati
+        stato stesso su sua sui sul sulla suo suoi sì te tempo ti tra troppo tu tua tuo tutta tutte tutti tutto un una
+        uno va vi voglio volta vorrei vostra vostro è""",
+    "Portuguese": """a agora ainda ajuda algo amanhã ano anos antes ao aos apenas aqui as assim até bem boa bom cada
+        carta cartão casa chegou coisa com comida como conta contra da dar das de dela dele depois desde desta deste dia
+        dias dinheiro do dois dos e ela elas ele eles em encomenda entre entrega era essa esse esta estava este estes
+        estou está estão eu favor fazer filme foi foram gente gostaria gosto hoje há isso isto já lhe lá mais mal mas me
+        melhor menos mesmo meu meus minha minhas muita muito muitos na nada nas nem nenhum no nos nossa nosso nova novo
+        num numa nunca não nós o obrigada obrigado olá onde ontem os ou outra outro para parte pedido pela pelo pessoas
+        pior pode podem por porque posso pouco precisa preciso preço qual quando quanto que quem quer quero ruim se seja
+        sem semana sempre ser serviço será seu seus sim sobre sou sua suas são só também tarde te tem tempo tenho ter
+        teve tinha toda todas todo todos tu tudo um uma vai vez vi você vocês vou à às é""",
 }
+"""Words that are frequent, in every language that has them: what several share speaks for none of them."""
 WORDS = {name: frozenset(words.split()) for name, words in COMMON.items()}
+SPELLINGS = {  # "_": where a word begins or ends
+    "English": "th wh ght sh ould ly_ ed_ ing_ tion_ tions_",
+    "German": "ä ö ü ß sch tz pf cht ung_ ungen_ keit_ lich",
+    "Dutch": "ë ï é ij aa oe uu sch cht ieu heid_ lijk ing_",
+    "French": "à â ç è é ê ë î ï ô ù û œ eau aux_ eux_ ez_ eur_ eurs_ tion_ tions_ aison oi",
+    "Spanish": "á é í ñ ó ú ü ción_ iones_ dad_ os_",
+    "Italian": "à è é ì ò ù zion gli cch zz gg tt gn issim",
+    "Portuguese": "à á â ã ç é ê í ó ô õ ú lh nh dade_ agem_ os_",
+}
+"""Letters, and groups of them, that other languages have seldom; each speaks for a language like a common word."""
+MARKS = {name: tuple(marks.split()) for name, marks in SPELLINGS.items()}
+LETTERS = frozenset("".join(SPELLINGS.values()))
+OTHER = "another language"
 SCRIPTS = {"CJK": "Chinese", "HIRAGANA": "Japanese", "KATAKANA": "Japanese", "HANGUL": "Korean"}
 LANGUAGE_SAMPLE = 1000  # texts
 
@@ -350,29 +418,49 @@ LANGUAGE_SAMPLE = 1000  # texts
 def languages(texts: Sequence[str]) -> dict[str, float]:
     """The share of each language in a sample, largest first: a guess from letters and common words, no measurement.
 
-    >>> languages(["this is the best of all", "das ist nicht der Hund", "привет мир"])
+    A text that may be of several languages counts for the one that clear texts mostly have; one that tells nothing
+    does not count.
+
+    >>> languages(["this is the best of all", "das ist nicht der Hund", "привет мир", "in", "?"])
     {'English': 0.33, 'German': 0.33, 'Cyrillic letters': 0.33}
     """
     step = max(1, len(texts) // LANGUAGE_SAMPLE)
-    found = Counter(name for text in texts[::step] if (name := _language(text[:1000])))
-    total = max(1, found.total())
-    shares = {name: round(n / total, 2) for name, n in found.most_common(6)}
+    guesses = [_likely(text[:1000]) for text in texts[::step]]
+    clear = Counter(names[0] for names in guesses if len(names) == 1)
+    found = Counter(name for names in guesses if (name := _settled(names, clear)))
+    shares = {name: round(n / found.total(), 2) for name, n in found.most_common()}
     return {name: share for name, share in shares.items() if share >= 0.01}
 
 
-def _language(text: str) -> str:
+def _settled(names: Sequence[str], clear: Mapping[str, int]) -> str:
+    """Of equally likely languages the one that most clear texts have; empty where none is ahead."""
+    most = max((clear[name] for name in names), default=0)
+    ahead = [name for name in names if clear[name] == most > 0]
+    return ahead[0] if len(ahead) == 1 else ""
+
+
+def _likely(text: str) -> list[str]:
+    """The languages that most speaks for: several are equally likely, none where nothing tells."""
     letters = Counter(_script(c) for c in text[:200] if c.isalpha())
     if not letters:
-        return ""
+        return []
     script = letters.most_common(1)[0][0]
     if "Japanese" in letters:
-        return "Japanese"
+        return ["Japanese"]
     if script != "LATIN":
-        return script if script in SCRIPTS.values() else f"{script.capitalize()} letters"
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    hits = {name: sum(word in known for word in words) for name, known in WORDS.items()}
-    best = max(hits, key=lambda name: hits[name])
-    return best if hits[best] else "too short to tell"
+        return [script if script in SCRIPTS.values() else f"{script.capitalize()} letters"]
+    hits = _evidence(text)
+    most = max(hits.values())
+    return [name for name, n in hits.items() if n == most > 0]
+
+
+def _evidence(text: str) -> dict[str, int]:
+    """How many different words and spellings of a text are those of each language."""
+    words = re.findall(r"[^\W\d_]+|[¿¡]", unicodedata.normalize("NFC", text.lower()))
+    joined, known = f"_{'_'.join(words)}_", set(words)
+    hits = {name: len(known & WORDS[name]) + sum(mark in joined for mark in MARKS[name]) for name in WORDS}
+    foreign = {c for c in joined if not c.isascii() and c not in LETTERS and _script(c) == "LATIN"}
+    return hits | {OTHER: len(foreign)}
 
 
 def _script(letter: str) -> str:

@@ -12,7 +12,7 @@ from multimodel.finetune import data as rows
 from multimodel.finetune import sources
 from multimodel.finetune.data import Dataset, Mapping, dataset, guess, normal, split
 from multimodel.finetune.reading import paste
-from multimodel.finetune.report import FIXES, Base, Finding, report
+from multimodel.finetune.report import FIXES, Base, Finding, languages, report
 from multimodel.finetune.tables import Table
 from multimodel.finetune.types import CHOICES, HELP, RANGES, TrainConfig
 from multimodel.settings import ROOT, Settings
@@ -233,6 +233,83 @@ def test_several_labels_and_numbers_are_looked_at_too() -> None:
     assert numbers.range == (0.0, 59.0) and numbers.classes == {}
     for name, fix in FIXES.items():
         assert fix(several).task == "multi_label", name
+
+
+# --- languages ---
+
+SENTENCES = {
+    "English": """
+        Where is my parcel? / It was cold in there. / I want my money back. / The hotel was so dirty! / Nobody answers
+        the phone. / Late again, very annoying. / Can I change my address? / What a great film! / Works as described.
+        / In this case I will cancel. / Cheap and nasty. / Good value for money / We were in a hurry / Cancel my
+        subscription / The battery died after two days.
+    """,
+    "German": """
+        In dieser Farbe ist nichts mehr da. / Wo ist mein Paket? / Das war in Ordnung. / Ich will mein Geld zurück. /
+        Was war denn hier los? / Die Lieferung kam zu spät. / In der Packung fehlt die Anleitung. / Sehr guter Film! /
+        Bitte Adresse ändern. / Der Akku ist kaputt. / Leider nie wieder. / Konto gesperrt, was nun? / Alles bestens,
+        danke. / Mir hat es gefallen / Rechnung kam doppelt / Schlechter Service
+    """,
+    "Dutch": """
+        Waar is mijn pakket? / Het was koud in de kamer. / Ik wil mijn geld terug. / Wat een mooie film! / De levering
+        was te laat. / Slechte service, nooit meer. / Kan ik mijn adres wijzigen? / In de doos zat niets. / Die
+        telefoon werkt niet. / Was dit wel de bedoeling? / Heel lekker gegeten / Rekening klopt niet / Snel geleverd,
+        bedankt! / Mijn kaart is kwijt / Batterij na twee dagen leeg
+    """,
+    "French": """
+        Livraison en retard / Où est mon colis ? / Je veux être remboursé. / Le film est très long. / La batterie ne
+        tient pas. / Service client nul / Trop cher pour la qualité / Comment changer mon adresse ? / J'adore ce
+        restaurant. / On a bien mangé. / Carte bloquée, que faire ? / Produit conforme, merci. / C'est une honte / Ma
+        commande est arrivée cassée / Un vrai plaisir
+    """,
+    "Spanish": """
+        La comida estaba fría / ¿Dónde está mi paquete? / Quiero mi dinero de vuelta. / El envío llegó tarde. / Muy
+        buena película / No funciona la tarjeta. / La película es demasiado larga / Un servicio pésimo / ¿Puedo
+        cambiar la dirección? / Todo perfecto, gracias. / Me encanta este hotel. / No lo compren / Mala calidad / El
+        pedido vino roto / He perdido mi tarjeta
+    """,
+    "Italian": """
+        Dove è il mio pacco? / Il cibo era freddo / Voglio indietro i miei soldi. / La consegna è in ritardo. / Un
+        film bellissimo / Non funziona la carta. / Posso cambiare indirizzo? / Servizio pessimo, mai più. / Tutto
+        perfetto, grazie. / La camera era sporca. / Prodotto arrivato rotto / Ottimo prezzo / Che delusione! / Ho
+        perso la carta / Non lo comprate
+    """,
+    "Portuguese": """
+        A comida estava fria / Onde está a minha encomenda? / Quero o meu dinheiro de volta. / A entrega está
+        atrasada. / Um filme muito bom / O cartão não funciona. / Posso mudar o endereço? / Péssimo atendimento, nunca
+        mais. / Tudo perfeito, obrigado. / O quarto estava sujo. / Produto chegou quebrado / Ótimo preço / Que
+        decepção! / Perdi o meu cartão / Não comprem
+    """,
+}
+"""Short sentences, with slashes between them."""
+
+
+def sentences(language: str) -> list[str]:
+    return " ".join(SENTENCES[language].split()).split(" / ")
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_short_sentences_are_told_apart(language: str) -> None:
+    texts = sentences(language)
+    alone = [languages([text]) for text in texts]
+    assert len(texts) >= 15 and all(found in ({language: 1.0}, {}) for found in alone)  # never another one
+    assert alone.count({language: 1.0}) >= 0.8 * len(texts)
+    assert languages(texts) == {language: 1.0}
+
+
+def test_languages_of_mixed_texts_have_their_shares() -> None:
+    shares = languages([text for language in SENTENCES for text in sentences(language)])
+    assert shares.keys() == SENTENCES.keys() and sum(shares.values()) == pytest.approx(1, abs=0.04)
+    assert all(0.1 < share < 0.18 for share in shares.values())
+
+
+def test_what_tells_nothing_counts_for_no_language() -> None:
+    german, dutch = sentences("German")[:3], sentences("Dutch")[:2]
+    assert languages(["In was", "film", "123", "?"]) == {}  # words of three languages, of none, no words
+    assert languages(["In was", *german]) == languages(german) == {"German": 1.0}
+    assert languages(["In was", *german, *dutch]) == {"German": 0.67, "Dutch": 0.33}
+    assert languages(["In was", *german[:2], *dutch]) == {"German": 0.5, "Dutch": 0.5}  # as many clear texts of each
+    assert languages(["Mój pies śpi pod łóżkiem"]) == {"another language": 1.0}
 
 
 # --- sources ---
