@@ -9,11 +9,12 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .data import Dataset, in_splits, normal
+from .data import Dataset, in_splits, normal, split
+from .types import TrainConfig
 
 Severity = Literal["error", "warning", "note"]
 FEW_ROWS = 50  # in all
@@ -22,6 +23,12 @@ UNEVEN = 3.0  # times as many rows of the largest class as of the smallest
 SHOWN = 20  # rows named in a finding
 ESTIMATE = 1.35  # tokens a word of ordinary English, where no tokenizer counts
 SPECIALS = 2  # tokens that an encoder puts around a text
+DEFAULTS = TrainConfig(data="", name="")
+WITHOUT = {  # splits that have no rows: what that means
+    "validation": "Nothing then says which epoch is the best, so the last one is kept.",
+    "test": "The final figures are then those of the rows by which the best epoch is chosen, and flatter.",
+    "validation and test": "The run then ends without a figure that says how good the model is.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,8 @@ def _length_finding(lengths: Lengths) -> Iterator[Finding]:
 def _few_rows(data: Dataset) -> Iterator[Finding]:
     if len(data) < FEW_ROWS:
         hint = "A classifier needs some dozens of rows of each class; the figures will be rough."
-        yield Finding("few_rows", "warning", f"There are only {len(data)} rows.", hint)
+        title = "There is only one row." if len(data) == 1 else f"There are only {len(data)} rows."
+        yield Finding("few_rows", "warning", title, hint)
 
 
 def _empty(data: Dataset) -> Iterator[Finding]:
@@ -141,16 +149,16 @@ def _empty(data: Dataset) -> Iterator[Finding]:
     none = [i for i, label in enumerate(data.labels) if label == ()]
     if none:
         title = f"{_many(none, 'text has', 'texts have')} none of the labels."
-        yield Finding("no_labels", "note", title, "They teach the model to say nothing.", _shown(data, none))
+        yield Finding("no_labels", "note", title, "Such texts teach the model to say nothing.", _shown(data, none))
 
 
 def _duplicates(data: Dataset) -> Iterator[Finding]:
     extra = [i for rows in _groups(data).values() for i in rows[1:] if len(_labels_of(data, rows)) == 1]
     if extra:
         title = f"{_many(extra, 'row repeats', 'rows repeat')} a text with the same label."
-        why = (
-            "Copies weigh as much as new texts; the repair keeps the first. They never stand on both sides of a split."
-        )
+        why = "Copies weigh as much as new texts; the repair keeps the first."
+        if not any(data.splits):
+            why += " They never stand on both sides of the split."
         yield _of_rows("duplicates", "note", title, why, data, extra)
 
 
@@ -165,7 +173,7 @@ def _conflicts(data: Dataset) -> Iterator[Finding]:
 def _leaks(data: Dataset) -> Iterator[Finding]:
     if rows := leaked(data):
         title = f"{_many(rows, 'text of training is', 'texts of training are')} also in validation or test."
-        why = "The model would be asked what it has learnt by heart. The repair takes them out of training."
+        why = "The model would be asked what it has learnt by heart. The repair takes such rows out of training."
         yield _of_rows("leaks", "warning", title, why, data, rows)
 
 
@@ -189,7 +197,7 @@ def _classes(data: Dataset) -> Iterator[Finding]:
     if rare:
         shown = ", ".join(f"{name!r} ({counts[name]})" for name in rare[:5]) + (", …" if len(rare) > 5 else "")
         title = f"{_many(rare, 'class has', 'classes have')} fewer than {FEW_OF_CLASS} rows: {shown}."
-        why = "Too few to learn or to judge. The repair leaves these classes out."
+        why = "Too few to learn or to judge. The repair leaves such classes out."
         fix = "rare_classes" if len(counts) - len(rare) >= 2 else ""
         yield Finding("rare_classes", "warning", title, why if fix else why.split(". ")[0] + ".", fix=fix)
     ratio = max(counts.values()) / max(1, min(n for name, n in counts.items()))
@@ -205,12 +213,26 @@ def _unseen(data: Dataset) -> Iterator[Finding]:
     known = set(data.where(lambda i: data.splits[i] in ("train", "")).classes)
     rows = [i for i in range(len(data)) if data.splits[i] in ("validation", "test") and set(data.tags(i)) - known]
     if rows:
-        title = f"{_many(rows, 'row', 'rows')} of validation or test with classes that training never sees."
-        yield _of_rows("unseen_classes", "warning", title, "The repair leaves them out.", data, rows)
+        who = _many(rows, "row of validation or test has", "rows of validation or test have")
+        title = f"{who} classes that training never sees."
+        yield _of_rows("unseen_classes", "warning", title, "The repair leaves such rows out.", data, rows)
 
 
-def _many(things: Sequence[object], one: str, several: str) -> str:
-    return f"{len(things):,} {one if len(things) == 1 else several}"
+def _nothing_to_judge(data: Dataset) -> Iterator[Finding]:
+    usable = data.where(data.labelled)
+    if not len(usable):  # other findings say so
+        return
+    done = split(usable, validation=DEFAULTS.validation_size, test=DEFAULTS.test_size, seed=DEFAULTS.seed)
+    missing = " and ".join(name for name in ("validation", "test") if name not in done.splits)
+    if missing:
+        advice = "Add rows, merge small classes, or bring rows of your own to judge on."
+        title = f"The split leaves no rows for {missing}."
+        yield Finding("nothing_to_judge", "warning", title, f"{WITHOUT[missing]} {advice}")
+
+
+def _many(things: Sized | int, one: str, several: str) -> str:
+    count = things if isinstance(things, int) else len(things)
+    return f"{count:,} {one if count == 1 else several}"
 
 
 def _of_rows(name: str, severity: Severity, title: str, detail: str, data: Dataset, indexes: Sequence[int]) -> Finding:
@@ -248,7 +270,7 @@ def leaked(data: Dataset) -> list[int]:
 
 
 LOOKS: tuple[Callable[[Dataset], Iterator[Finding]], ...] = (
-    _few_rows, _empty, _duplicates, _conflicts, _leaks, _twins, _classes, _unseen,
+    _few_rows, _empty, _duplicates, _conflicts, _leaks, _twins, _classes, _unseen, _nothing_to_judge,
 )  # fmt: skip
 
 
@@ -479,9 +501,9 @@ def recommended(data: Dataset, lengths: Lengths, *, small: bool = False) -> dict
     batch = 32 if rows >= 1_000 else 16 if rows >= 200 else 8
     longest = max_length(lengths.p99, lengths.limit)
     found: dict[str, tuple[Any, str]] = {
-        "epochs": (epochs, f"{rows:,} rows to train on; {why} need more rounds"),
-        "batch_size": (batch, f"about {math.ceil(rows / batch):,} steps an epoch"),
-        "max_length": (longest, f"99 of 100 texts have at most {lengths.p99} tokens"),
+        "epochs": (epochs, f"{_many(rows, 'row', 'rows')} to train on; {why} need more rounds"),
+        "batch_size": (batch, f"about {_many(math.ceil(rows / batch), 'step', 'steps')} an epoch"),
+        "max_length": (longest, f"99 of 100 texts have at most {_many(lengths.p99, 'token', 'tokens')}"),
     }
     counts = [n for n in data.counts.values() if n]
     if data.task == "single_label" and counts and max(counts) / min(counts) >= UNEVEN:

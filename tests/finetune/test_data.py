@@ -235,6 +235,45 @@ def test_several_labels_and_numbers_are_looked_at_too() -> None:
         assert fix(several).task == "multi_label", name
 
 
+def test_copies_are_kept_together_by_the_splits_of_the_app_only() -> None:
+    pairs = [*many(), ("the text number 3", "b")]
+    assert "both sides" in findings(made(pairs))["duplicates"].detail
+    own = findings(made(pairs, ["train"] * 60 + ["test"]))
+    assert own["leaks"] and "both sides" not in own["duplicates"].detail
+
+
+@pytest.mark.parametrize(
+    ("data", "missing"),
+    [
+        (made([(f"text {i}", f"class {i // 2}") for i in range(100)]), "validation and test"),
+        (made([(f"text {i}", float(i)) for i in range(50)], task="regression"), "validation and test"),
+        (made(many(), ["train"] * 10 + ["test"] * 50), "validation"),
+        (made(many(), ["train"] * 10 + ["validation"] * 50), "test"),
+        (made([("same", "a"), ("same", "b")] * 30), "validation and test"),
+    ],
+)
+def test_a_split_that_leaves_nothing_to_judge_is_said(data: Dataset, missing: str) -> None:
+    found = findings(data)["nothing_to_judge"]
+    assert found.severity == "warning" and found.title.endswith(f"no rows for {missing}.")
+    assert "bring rows of your own" in found.detail
+
+
+def test_a_split_with_rows_to_judge_on_is_not_warned_of() -> None:
+    whole = split(made(many()), validation=0.2, test=0.2, seed=0)
+    assert not {"nothing_to_judge"} & {*findings(whole), *findings(made(many(), ["train"] * 60))}
+    assert "nothing_to_judge" not in findings(made([("", 1.0), ("a", "")], task="regression"))  # nothing at all
+
+
+def test_one_is_not_written_as_several() -> None:
+    one = report(made([("a text", "a")]), Base(lambda texts: [1]))
+    assert "only one row" in {found.name: found for found in one.findings}["few_rows"].title
+    reasons = " ".join(reason for _, reason in one.recommended.values())
+    assert "1 row to" in reasons and "about 1 step an" in reasons and "at most 1 token" in reasons
+    assert "tokens" not in reasons and "steps" not in reasons
+    new = findings(made([*many(), ("x", "new")], ["train"] * 60 + ["test"]))["unseen_classes"]
+    assert new.title.startswith("1 row of validation or test has classes")
+
+
 # --- languages ---
 
 SENTENCES = {
