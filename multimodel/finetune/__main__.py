@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,17 +21,18 @@ from ..memory.target import target_of
 from ..settings import Settings
 from . import console as view
 from .bases import base_folder
-from .fitting import largest_batch, training_of
+from .fitting import MOST, largest_batch, training_of
 from .jobs import Jobs
 from .options import parser, settings_of
 from .remote import repository, submit
 from .report import DataReport, report
-from .sources import mapped
+from .sources import finished, mapped
 from .store import Store
 from .tokens import base_in
 from .types import TrainConfig, TrainUpdate
 
 CODES = {"done": 0, "stopped": 0, "interrupted": 130}
+STEPS = 20  # of an epoch, where there are rows for them: in very few a model learns nothing
 
 
 def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
@@ -66,7 +68,8 @@ def _command(options: argparse.Namespace, jobs: Jobs, settings: Settings, consol
     if hasattr(options, "report_only"):
         return 0
     if hasattr(options, "largest_batch"):
-        config = _fitted(config, folder, found, settings, console)
+        rows = len(finished(data, config).of("train"))
+        config = _fitted(config, folder, found, rows, settings, console)
     if hasattr(options, "job"):
         return _remote(config, options.job, settings, console)
     name = jobs.start(config, data)
@@ -85,8 +88,10 @@ def _base(config: TrainConfig, settings: Settings, console: Console) -> Path:
             status.update(detail + (f", {fraction:.0%}" if fraction is not None else ""))
 
 
-def _fitted(config: TrainConfig, folder: Path, found: DataReport, settings: Settings, console: Console) -> TrainConfig:
-    """The config with the largest batch that fits. Raises NotEnoughMemory."""
+def _fitted(
+    config: TrainConfig, folder: Path, found: DataReport, rows: int, settings: Settings, console: Console
+) -> TrainConfig:
+    """The config with the largest batch that fits and suits so many rows. Raises NotEnoughMemory."""
     target = target_of(without_gpu().best if config.device == "cpu" else this_device())
     length = found.recommended["max_length"][0]
     with closing(Estimator(settings)) as estimator:
@@ -95,14 +100,30 @@ def _fitted(config: TrainConfig, folder: Path, found: DataReport, settings: Sett
             training_of(config, length, subject),
             lambda how: estimator.plan(subject, Request(target=target, training=how)),
             target,
+            _most(config, found, rows),
         )
     if not fit.batch_size:
         hint = "Close other programs, use LoRA (--lora-rank 8) or --gradient-checkpointing, or a smaller base model."
         said = f"Training takes {gb(fit.needed)} with one row a batch; {gb(fit.available)} are usable."
         raise NotEnoughMemory(said, hint=hint)
     said = f"Batch size {fit.batch_size}: training takes about {gb(fit.needed)} of {gb(fit.available)} usable."
-    console.print(said, highlight=False)
+    console.print(f"{said} {_steps_said(config, rows, fit.batch_size)}", highlight=False)
     return config.merge({"batch_size": fit.batch_size})
+
+
+def _most(config: TrainConfig, found: DataReport, rows: int) -> int:
+    """The largest batch that leaves an epoch of so many rows enough steps; not less than what is recommended."""
+    enough = (rows - 1) // (STEPS - 1) // config.gradient_accumulation  # the last step may have fewer rows
+    recommended: int = found.recommended["batch_size"][0]
+    return min(MOST, max(enough, recommended))
+
+
+def _steps_said(config: TrainConfig, rows: int, batch: int) -> str:
+    steps, larger = (math.ceil(rows / (size * config.gradient_accumulation)) for size in (batch, 2 * batch))
+    said = f"An epoch has {steps:,} step{'' if steps == 1 else 's'}"
+    if larger >= STEPS:
+        return f"{said}."
+    return f"{said}; a larger batch would leave it {'even fewer' if steps < STEPS else f'fewer than {STEPS}'}."
 
 
 def _remote(config: TrainConfig, flavor: str, settings: Settings, console: Console) -> int:

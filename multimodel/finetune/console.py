@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import MultimodelError
-from .report import DataReport
+from .options import option
+from .report import DataReport, Finding
 from .types import TrainUpdate
 
 COLORS = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -121,7 +122,7 @@ def end(console: Console, update: TrainUpdate) -> None:
     if update.error:
         failed(console, update.error)
     if update.retry:
-        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in update.retry.items())
+        options = " ".join(option(name, value) for name, value in update.retry.items())
         console.print(f"Try: python -m multimodel.finetune --resume {update.run} {options}", markup=False)
     elif update.phase in ("stopped", "interrupted"):
         console.print(f"Go on with: python -m multimodel.finetune --resume {update.run}", markup=False)
@@ -157,14 +158,26 @@ def show_report(console: Console, report: DataReport) -> None:
     )
     if report.languages:
         shown = ", ".join(f"{name} {share:.0%}" for name, share in report.languages.items())
-        console.print(f"Languages: {shown}", markup=False, highlight=False)
+        console.print(f"Languages (guessed): {shown}", markup=False, highlight=False)
     _classes(console, report.classes)
     for finding in report.findings:
-        fix = f" Repair: --fixes {finding.fix}" if finding.fix else ""
-        said = (
-            f"[{COLORS[finding.severity]}]{finding.severity}[/] {escape(finding.title)} {escape(finding.detail)}{fix}"
-        )
-        console.print(said, highlight=False)
+        console.print(_found(finding), highlight=False)
+    _recommended(console, report.recommended)
+
+
+def _found(finding: Finding) -> str:
+    """A finding and the options that answer it, as markup."""
+    answers = [f"Repair: --fixes {finding.fix}"] if finding.fix else []
+    answers += [f"Setting: {option(name, value)}" for name, value in finding.settings.items()]
+    said = escape(" ".join(filter(None, (finding.title, finding.detail, *answers))))
+    return f"[{COLORS[finding.severity]}]{finding.severity}[/] {said}"
+
+
+def _recommended(console: Console, settings: Mapping[str, tuple[Any, str]]) -> None:
+    table = Table("recommended", "because")
+    for name, (value, reason) in settings.items():
+        table.add_row(option(name, value), escape(reason))
+    console.print(table)
 
 
 def _classes(console: Console, classes: Mapping[str, int]) -> None:

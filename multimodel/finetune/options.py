@@ -27,13 +27,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
+    largest = "use the largest batch that fits the memory and leaves an epoch 20 steps, at least the recommended one"
     found.add_argument("data", nargs="?", metavar="DATA", help=_text(HELP["data"]))
     found.add_argument("--resume", metavar="NAME", help="go on with a run; options given here change its settings")
     found.add_argument("--runs", action="store_true", help="list the runs, and end")
     found.add_argument("--report-only", action="store_true", help="show what there is to know of the data, and end")
     found.add_argument("--push", metavar="REPO", help="bring the finished model to the Hub: OWNER/NAME, private")
     found.add_argument("--job", metavar="FLAVOR", help="train on a machine of the Hub, such as t4-small, not here")
-    found.add_argument("--largest-batch", action="store_true", help="use the largest batch that fits the memory")
+    found.add_argument("--largest-batch", action="store_true", help=largest)
     settings = found.add_argument_group("settings of the run")
     hints = get_type_hints(TrainConfig)
     for field in fields(TrainConfig):
@@ -60,7 +61,22 @@ def _add(group: Any, field: Field[Any], hint: Any) -> None:
         more |= {"nargs": "+", "metavar": "NAME"}
     else:
         more["metavar"] = field.name.split("_")[-1].upper()
-    group.add_argument(f"--{field.name.replace('_', '-')}", **more)
+    group.add_argument(_flag(field.name), **more)
+
+
+def option(name: str, value: Any) -> str:
+    """A setting as the command line has it.
+
+    >>> option("max_length", 64), option("class_weights", True), option("class_weights", False)
+    ('--max-length 64', '--class-weights', '--no-class-weights')
+    """
+    if isinstance(value, bool):
+        return _flag(name if value else f"no_{name}")
+    return f"{_flag(name)} {value}"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _text(help: str, field: Field[Any] | None = None) -> str:

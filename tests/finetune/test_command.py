@@ -16,13 +16,17 @@ import pytest
 from rich.console import Console
 
 from multimodel.errors import NotEnoughMemory
+from multimodel.finetune import __main__ as command
 from multimodel.finetune import console as view
 from multimodel.finetune.__main__ import main
+from multimodel.finetune.data import Dataset
 from multimodel.finetune.events import Reader
 from multimodel.finetune.options import parser, settings_of
+from multimodel.finetune.report import report
 from multimodel.finetune.types import HELP, Best, Point, TrainConfig, TrainUpdate
 
 from ..support import ROOT, eventually
+from .support import sentences, write_csv
 
 
 class Screen(Console):
@@ -98,6 +102,48 @@ def test_the_report_comes_before_training(home: Path) -> None:
     assert not (home / "commands").exists()
 
 
+def test_the_report_names_the_options_that_answer_it() -> None:
+    texts = (*(f"the text number {i}" for i in range(99)), "word " * 900)
+    data = Dataset(texts, tuple("aaab"[i % 4] for i in range(100)), ("",) * 100, tuple(range(1, 101)))
+    screen = Screen()
+    view.show_report(screen, report(data))
+    said = " ".join(screen.text.split())
+    assert "Languages (guessed): English" in said
+    assert "as much. Setting: --class-weights" in said and "cut off. Setting: --max-length 512" in said
+    for name, (_, reason) in report(data).recommended.items():
+        assert f"│ --{name.replace('_', '-')}" in said and reason in said
+    assert re.search(r"│ --epochs 10 +│ 100 rows to train on", screen.text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "batch", "says"),
+    [
+        (300, [], 16, "An epoch has 15 steps; a larger batch would leave it even fewer."),  # as recommended
+        (2000, [], 64, "An epoch has 25 steps; a larger batch would leave it fewer than 20."),
+        (2000, ["--gradient-accumulation", "2"], 32, "An epoch has 25 steps; a larger batch would"),
+        (2000, ["--test-size", "0.5", "--validation-size", "0.3"], 32, "An epoch has 13 steps; a larger batch would"),
+    ],
+)
+def test_the_largest_batch_leaves_an_epoch_enough_steps(
+    home: Path, monkeypatch: pytest.MonkeyPatch, rows: int, options: list[str], batch: int, says: str
+) -> None:
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr(command, "submit", lambda config, *_, **__: asked.append(config) or Job)
+    monkeypatch.setattr(command, "this_device", lambda: ("some machine", 64_000_000_000))
+    data = write_csv(home / f"{rows}.csv", sentences(rows))
+    screen = Screen()
+    given = [data, "--name", "large", "--base", str(home / "encoder"), "--largest-batch", "--job", "t4-small"]
+    assert main([*given, *options], screen) == 0
+    assert [config.batch_size for config in asked] == [batch]
+    assert says in " ".join(screen.text.split())
+
+
+class Job:
+    """A job of the Hub."""
+
+    url = "https://hub/job"
+
+
 def test_the_bars_are_nested() -> None:
     screen = Screen(terminal=True)
     loss = (Point(5, 0.5),)
@@ -117,6 +163,8 @@ def test_the_end_tells_what_to_do_next() -> None:
     view.end(screen, TrainUpdate("a", "failed", error=error, retry={"batch_size": 16, "gradient_accumulation": 2}))
     assert "Lower the batch size." in screen.text
     assert "--resume a --batch-size 16 --gradient-accumulation 2" in screen.text
+    view.end(screen, TrainUpdate("b", "failed", error=error, retry={"gradient_checkpointing": True}))
+    assert "--resume b --gradient-checkpointing\n" in screen.text  # the option takes no value
     view.show_runs(screen, [TrainUpdate("a", "stopped", step=5, total_steps=10, best=Best(5, "f1", 0.5))])
     assert "stopped" in screen.text and "5 of 10" in screen.text and "f1 0.5" in screen.text
     view.show_runs(screen, [])
