@@ -207,6 +207,7 @@ def _split(value: str) -> str:
 
 
 SEPARATORS = ("|", ";", ",")
+MOSTLY = 0.95  # of the cells are numbers where a number is learnt; the others are mistakes, which the report tells
 MANY_NUMBERS = 20  # different values from which a column of numbers is a quantity
 
 
@@ -221,7 +222,8 @@ def _task(cells: Sequence[Cell], task: str, separator: str | None) -> tuple[Task
     filled = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
     if separator or _surely_several(filled, found):
         return "multi_label", found, f"Texts have several labels each, with {found!r} between them."
-    if filled and all(_as_number(cell) is not None for cell in filled) and _is_quantity(filled):
+    numbers = [cell for cell in filled if _as_number(cell) is not None]
+    if filled and len(numbers) >= MOSTLY * len(filled) and _is_quantity(numbers):
         return "regression", "", "The labels are numbers of many sizes, so a number is learnt."
     return "single_label", found, "Each text has one label."
 
@@ -264,7 +266,7 @@ def dataset(table: Table, mapping: Mapping, source: str = "") -> Dataset:
     labels, bad = _labels(cells, mapping)
     notes = (*table.notes, *mapping.reasons)
     if bad:
-        notes = (*notes, f"{len(bad):,} labels are no numbers and were left out (line {table.lines[bad[0]]} first).")
+        notes = (*notes, f"Labels that are no numbers were left out: {len(bad):,} (line {table.lines[bad[0]]} first).")
     return Dataset(texts, labels, tuple(splits), table.lines, mapping.task, source, notes)
 
 

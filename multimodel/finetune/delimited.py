@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 from ..errors import DataError
 from .tables import Limits, Table, clean, grid
 
+SWALLOWED = 5  # lines within a cell from which they may be rows
 NO_ROWS = "It needs a text and a label in every row."
 
 
@@ -31,7 +32,22 @@ def from_text(text: str, name: str, limits: Limits, notes: tuple[str, ...]) -> T
     one = widths.most_common(1)[0][0] == 1 or text.startswith(FASTTEXT)
     if one and (labelled := _label_first(text, limits)):
         return replace(labelled, notes=(*notes, *labelled.notes))
-    return grid(records, limits, notes)
+    return grid(records, limits, (*notes, *_unclosed(records, dialect, widths.most_common(1)[0][0])))
+
+
+def _unclosed(records: Sequence[tuple[int, list[str]]], dialect: Dialect, width: int) -> Iterator[str]:
+    """That a quotation mark which nobody closed has made many rows one: a cell whose lines are rows themselves."""
+    for end, cells in records:
+        for cell in cells if width > 1 else ():
+            inner = cell.splitlines()[1:]
+            if len(inner) >= SWALLOWED and _like_rows(inner, dialect, width) >= 0.8 * len(inner):
+                start = end - sum(part.count("\n") for part in cells)
+                why = f"a quotation mark is opened and not closed, so the lines to {end:,} became one row"
+                yield f"Line {start:,}: {why}. Close it, or write it twice where it belongs to a text."
+
+
+def _like_rows(lines: Sequence[str], dialect: Dialect, width: int) -> int:
+    return sum(len(row) == width for row in csv.reader(lines, delimiter=dialect.delimiter, quoting=csv.QUOTE_NONE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def _jsonl(lines: Sequence[str], name: str, limits: Limits, notes: tuple[str, ..
     if len(bad) > len(values):
         raise DataError(f"{name} is neither JSON nor JSON lines.", hint="Each line needs one object.")
     if bad:
-        notes = (*notes, f"{len(bad):,} lines are not JSON and were left out (line {bad[0]} first).")
+        notes = (*notes, f"Lines that are not JSON were left out: {len(bad):,} (line {bad[0]} first).")
     return _of_json(values, name, limits, notes)
 
 

@@ -126,8 +126,10 @@ def is_header(rows: Sequence[list[str]], width: int) -> bool:
     """Whether the first row names the columns."""
     first, rest = rows[0], [row for row in rows[1:] if len(row) == width]
     names = [cell.strip().lower() for cell in first]
-    if len(first) != width or not all(names) or len(set(names)) < len(names):
+    if len(first) != width or not all(names):
         return False
+    if len(set(names)) < len(names):  # twice the same word: a row, unless all are words that head a column
+        return len(set(names)) > 1 and KNOWN.issuperset(names)
     if any(name in KNOWN or (set(words_of(name)) & KNOWN and len(name) < 30) for name in names):
         return True
     if any(len(name) > 60 or name.count(" ") > 4 or _number(name) for name in names):
@@ -176,20 +178,22 @@ def _fit(
 
 def _ragged_note(odd: dict[str, list[int]]) -> Iterator[str]:
     if odd["long"]:
-        yield f"{_rows(odd['long'])} more cells than the others and were left out: put texts with commas in quotes."
+        were = "was" if len(odd["long"]) == 1 else "were"
+        yield f"{_rows(odd['long'])} more cells than the others and {were} left out: put texts with commas in quotes."
     if odd["short"]:
         yield f"{_rows(odd['short'])} fewer cells than the others; the missing ones are empty."
 
 
 def _rows(lines: list[int]) -> str:
     shown = ", ".join(map(str, lines[:3])) + (", …" if len(lines) > 3 else "")
-    return f"{len(lines):,} row{'s' if len(lines) > 1 else ''} (line {shown}) had"
+    s = "" if len(lines) == 1 else "s"
+    return f"{len(lines):,} row{s} (line{s} {shown}) had"
 
 
 def cut_note(rows: Iterable[tuple[Cell, ...]], limits: Limits) -> Iterator[str]:
     cut = sum(any(len(cell) == limits.cell for cell in row if isinstance(cell, str)) for row in rows)
     if cut:
-        yield f"{cut:,} texts were cut to {limits.cell:,} characters."
+        yield f"{cut:,} {'text was' if cut == 1 else 'texts were'} cut to {limits.cell:,} characters."
 
 
 def cell_of(value: Any, limits: Limits) -> Cell:

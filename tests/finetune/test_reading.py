@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from multimodel.errors import DataError
+from multimodel.finetune.data import dataset, guess
 from multimodel.finetune.reading import paste, read
 from multimodel.finetune.tables import Limits, Table
 
@@ -72,8 +73,10 @@ def test_tabs_with_wrapped_cells(tmp_path: Path) -> None:
 def test_ragged_rows_are_named_by_line(tmp_path: Path) -> None:
     table = read(written(tmp_path, "data.csv", "text,label\na,1\nb,2,3\nc\nd,4,,\n"))
     assert rows(table) == [("a", "1"), ("c", ""), ("d", "4")]
-    assert any("1 row (line 3)" in note and "left out" in note for note in table.notes)
+    assert any("1 row (line 3)" in note and "and was left out" in note for note in table.notes)
     assert any("1 row (line 4)" in note and "empty" in note for note in table.notes)
+    twice = read(written(tmp_path, "twice.csv", "text,label\na,1\nb,2,3\nc,4,5\nd,4\n"))
+    assert any("2 rows (lines 3, 4)" in note and "and were left out" in note for note in twice.notes)
 
 
 def test_a_file_without_header_gets_numbered_columns(tmp_path: Path) -> None:
@@ -263,3 +266,25 @@ def test_a_path_that_is_not_there() -> None:
 def test_real_sets_are_read_whole(name: str, count: int, columns: tuple[str, ...]) -> None:
     table = read(DATA / "textclf" / name)
     assert (len(table.rows), table.columns) == (count, columns)
+
+
+def test_a_quotation_mark_that_nobody_closed() -> None:
+    lines = [f"text {i},{'ab'[i % 2]}" for i in range(40)]
+    lines[9] = '"' + lines[9]
+    table = paste("\n".join(["text,label", *lines]), Limits())
+    assert any(note.startswith("Line 11: a quotation mark is opened and not closed") for note in table.notes)
+    letter = '"Dear all,\n\nthe shop is closed.\nWe are sorry.\n\nYours,\nAda",a'
+    assert paste("\n".join(["text,label", letter, *lines[10:]]), Limits()).notes == ()
+
+
+def test_two_columns_of_one_name() -> None:
+    table = paste("text,label,label\n" + "\n".join(f"text {i},a,b" for i in range(20)), Limits())
+    assert table.columns == ("text", "label", "label 3") and len(table.rows) == 20
+    assert not paste("\n".join(["yes,yes", "no,yes", "no,no"] * 5), Limits()).headed
+
+
+def test_a_few_words_among_numbers_are_mistakes() -> None:
+    labels = [*(f"{i / 7:.3f}" for i in range(98)), "inf", "n/a"]
+    table = paste("text,score\n" + "\n".join(f"text {i},{label}" for i, label in enumerate(labels)), Limits())
+    found = dataset(table, guess(table))
+    assert found.task == "regression" and found.labels.count("") == 2
