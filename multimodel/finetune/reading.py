@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from .delimited import from_text
 from .formats import from_excel, from_json, from_parquet
 from .tables import SPLIT_NAMES, Limits, Table, decode, stack, words_of
 
+LOOKED_AT = 10_000  # characters that tell a file of text from another
+BINARY = re.compile(r"[\x01-\x08\x0e-\x19\x1c-\x1f\x7f-\x9f]")  # what no text has; NUL comes in exports
 SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx"})
 
 
@@ -78,4 +81,7 @@ def _split_order(part: tuple[str, Path]) -> tuple[bool, str]:
 
 def from_csv(path: Path, limits: Limits) -> Table:
     text, note = decode(path.read_bytes())
+    start = text[:LOOKED_AT]
+    if len(BINARY.findall(start)) > len(start) / 20:
+        raise DataError(f"{path.name} holds no text.", hint="Choose a CSV, TSV, JSON, JSONL, Parquet or Excel file.")
     return from_text(text, path.name, limits, (note,) if note else ())

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import random
 import zipfile
 from pathlib import Path
 
@@ -288,3 +289,9 @@ def test_a_few_words_among_numbers_are_mistakes() -> None:
     table = paste("text,score\n" + "\n".join(f"text {i},{label}" for i, label in enumerate(labels)), Limits())
     found = dataset(table, guess(table))
     assert found.task == "regression" and found.labels.count("") == 2
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)) * 40, b"MZ" + random.Random(0).randbytes(3000)])
+def test_bytes_that_are_no_text(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(DataError, match=r"^program\.exe holds no text\.$"):
+        read(written(tmp_path, "program.exe", content))
