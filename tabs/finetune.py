@@ -22,7 +22,7 @@ from typing import Any
 import gradio as gr
 
 from multimodel.engine import Engine
-from multimodel.errors import BadRequest, DataError, MultimodelError, TrainingError
+from multimodel.errors import BadRequest, DataError, InvalidModelId, LoadError, MultimodelError, TrainingError
 from multimodel.finetune import data as rows
 from multimodel.finetune import reading, sources
 from multimodel.finetune.bases import ALIASES, built_in
@@ -201,6 +201,9 @@ class Training:
             fixes=choices.fixes,
             base=base,
         )
+        with suppress(LoadError, InvalidModelId):  # of a base model that is not here yet the run itself tells
+            if self._folder(base):
+                training_of(config, USUAL_LENGTH, self._subject(base))
         return {"run": self.engine.jobs.start(config, found.data)}
 
     # --- runs ---

@@ -347,6 +347,7 @@ def test_what_cannot_begin_is_said_and_leaves_nothing(training: Training, upload
         ({"name": ""}, "cannot be the name"),
         ({"name": "x", "settings": {"epochs": "0"}}, "Epochs is 0"),
         ({"name": "x", "settings": {"best_by": EVIL}}, "Best by is"),
+        ({"name": "x", "settings": {"freeze_layers": "50"}}, "has 2 layers, not 50"),
         ({"name": "x", "draft": numbered(training), "label": "id"}, "classes in"),
         ({"name": "x", "draft": "?"}, "does not hold"),
     ):

@@ -57,6 +57,8 @@ def training_of(config: TrainConfig, length: int, base: Subject) -> Training:
 
     Raises InvalidParameter where the base model cannot be trained so.
     """
+    if isinstance(base, TorchModel):
+        check_frozen(config.freeze_layers, len(base.shape.layers))
     adapts = isinstance(base, TorchModel) and choose_adaptation(config, base.config, base.parameters)[0]
     return Training(
         batch_size=config.batch_size,
@@ -67,6 +69,13 @@ def training_of(config: TrainConfig, length: int, base: Subject) -> Training:
         autocast=config.precision in ("bfloat16", "float16"),
         masked=MASKED if adapts else 0.0,
     )
+
+
+def check_frozen(frozen: int, layers: int) -> None:
+    """Raise InvalidParameter where more layers are to be frozen than there are."""
+    if frozen > layers:
+        hint = f"Choose at most {layers}; all of them leaves only the head to train."
+        raise InvalidParameter(f"The base model has {layers} layers, not {frozen}.", hint=hint)
 
 
 def largest_batch(how: Training, planned: Planned, target: Target, most: int = MOST) -> Fit:

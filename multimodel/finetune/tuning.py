@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ..errors import InvalidParameter, MissingDependency, TrainingError
+from ..errors import MissingDependency, TrainingError
 from .classifier import autocast, padded
+from .fitting import check_frozen
 from .tokens import SMALL
 
 WEIGHTS = "model.safetensors"
@@ -79,9 +80,7 @@ def freeze(model: Any, layers: int) -> None:
     if not layers:
         return
     stack = layers_of(model)
-    if layers > len(stack):
-        hint = f"Choose at most {len(stack)}; all of them leaves only the head to train."
-        raise InvalidParameter(f"The base model has {len(stack)} layers, not {layers}.", hint=hint)
+    check_frozen(layers, len(stack))
     frozen = [model.base_model.get_input_embeddings(), *stack[:layers]]
     frozen += [part for name, part in model.base_model.named_children() if name == "embeddings"]
     for part in frozen:
