@@ -138,7 +138,12 @@ def test_from_a_spreadsheet_to_a_model(browser: Any, served: Server) -> None:
     tab.see(".mf-said", "Stopped at step")
     tab.page.wait_for_function("window.ready === 'moods'")
 
+    tab.find('[data-run="moods"]').click()  # it is shown already, and stays so
+    tab.see(".mf-title", "moods")
+    assert tab.find('[data-act="anew"]').count() == 0  # it would replace the saved model
+    tab.find('[data-do="other"]').dispatch_event("click")  # what the new run begins with are the rows of this one
     tab.find('[data-do="again"]').click()
+    tab.see(".mf-facts", r"\d+ rows.*to train on")
     tab.set("epochs", "2")
     tab.find('[data-do="start"]').click()
     tab.see(".mf-title", "moods-2.*Done")
