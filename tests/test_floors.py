@@ -162,6 +162,7 @@ OWNERS = {
     "datasets": ["multimodel.finetune.sources", "multimodel.finetune.scores"],
     "pyarrow": ["multimodel.finetune.formats"],
     "openpyxl": ["multimodel.finetune.formats"],
+    "charset_normalizer": ["multimodel.finetune.tables"],
     "pypdf": ["multimodel.attach_child"],
     "PIL": ["multimodel.attach_child"],
     "evaluate": ["multimodel.finetune.scores"],

@@ -11,8 +11,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+
+from charset_normalizer import from_bytes
 
 from ..errors import DataError
 
@@ -232,6 +235,8 @@ def decode(data: bytes) -> tuple[str, str]:
     ('größe', '')
     >>> decode("größe".encode("latin-1"))
     ('größe', 'The file is not UTF-8; it was read as Windows-1252.')
+    >>> decode("返品したいのですが".encode("shift_jis"))
+    ('返品したいのですが', 'The file is not UTF-8; it was read as Shift JIS.')
     >>> decode("a".encode("utf-16"))[0]
     'a'
     """
@@ -244,10 +249,31 @@ def decode(data: bytes) -> tuple[str, str]:
         return data.decode("utf-8"), ""
     except UnicodeDecodeError:
         pass
-    try:
-        return data.decode("cp1252"), "The file is not UTF-8; it was read as Windows-1252."
-    except UnicodeDecodeError:  # five bytes mean nothing there
-        return data.decode("latin-1"), "The file is not UTF-8; it was read as ISO-8859-1."
+    text, name = _older(data)
+    return text, f"The file is not UTF-8; it was read as {name}."
+
+
+OLDER = {
+    "cp1252": "Windows-1252", "cp1251": "Windows-1251", "cp1253": "Windows-1253", "cp1256": "Windows-1256",
+    "koi8_r": "KOI8-R", "shift_jis": "Shift JIS", "euc_jp": "EUC-JP", "gb18030": "GB 18030", "big5": "Big5",
+    "euc_kr": "EUC-KR",
+}  # fmt: skip
+"""Encodings that letters tell apart; those of other Latin letters do not differ enough from the first."""
+TOLD_BY = 200_000  # bytes of lines that are not ASCII
+FEW_LETTERS = 8  # bytes beyond ASCII, which tell nothing
+
+
+def _older(data: bytes) -> tuple[str, str]:
+    """(text, what its encoding is called): that in which the letters make words, as far as it can be told."""
+    with suppress(UnicodeDecodeError):
+        odd = b"\n".join(line for line in data.splitlines() if not line.isascii())[:TOLD_BY]
+        few = sum(byte > 127 for byte in odd) < FEW_LETTERS
+        told = None if few else from_bytes(odd, cp_isolation=list(OLDER)).best()
+        code = told.encoding if told else "cp1252"
+        return data.decode(code), OLDER[code]
+    with suppress(UnicodeDecodeError):
+        return data.decode("cp1252"), OLDER["cp1252"]
+    return data.decode("latin-1"), "ISO-8859-1"  # five bytes mean nothing in the one before
 
 
 MARKS = (

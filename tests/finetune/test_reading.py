@@ -295,3 +295,25 @@ def test_a_few_words_among_numbers_are_mistakes() -> None:
 def test_bytes_that_are_no_text(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"^program\.exe holds no text\.$"):
         read(written(tmp_path, "program.exe", content))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("shift_jis", "商品が届きません"),
+        ("euc_jp", "とても良い買い物でした"),
+        ("gb18030", "这个产品很好用，快递太慢了，不满意，我想退货"),
+        ("big5", "這個產品很好用，快遞太慢了，我想退貨"),
+        ("euc_kr", "배송이 너무 느려요 환불하고 싶어요"),
+        ("cp1251", "Очень плохое качество"),
+        ("koi8_r", "Товар пришёл вовремя"),
+        ("cp1253", "Το προϊόν είναι καλό"),
+        ("cp1256", "المنتج جيد جدا"),
+        ("cp1252", "das café für £5 – naïve"),
+    ],
+)
+def test_old_encodings_are_told_by_their_letters(tmp_path: Path, encoding: str, text: str) -> None:
+    plain = [f"this is text {i} of a file,good" for i in range(20)]
+    content = "\n".join(["text,label", *plain, f"{text},bad"]).encode(encoding)
+    table = read(written(tmp_path, "old.csv", content))
+    assert table.rows[-1] == (text, "bad") and "not UTF-8" in table.notes[0]
