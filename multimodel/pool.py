@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock, RLock, Thread
 from typing import TYPE_CHECKING, Literal
@@ -110,7 +111,15 @@ class Pool:
             sequences = spec.load.sequences or SLOTS
             request = Request(sequences=sequences, target=target_of(device), dtype=spec.load.dtype)
             return MemoryPlan(model=str(spec.id), request=request, terms=())
-        return estimator.planned(path, spec, replace(device, free=max(0, self.spare(device.kind))))
+        device = replace(device, free=max(0, self.spare(device.kind)))
+        return estimator.planned(path, spec, device, partial(self.admits, self.place(spec)))
+
+    def admits(self, place: Place, plan: MemoryPlan) -> bool:
+        """Whether there is room for a plan, once the idle models have left."""
+        kind = plan.request.target.kind
+        with self.lock:
+            gain = sum(idle.size for idle in self._idle(kind))
+            return plan.safe_total <= self.spare(kind, besides=place) + gain
 
     def learn(self, plan: MemoryPlan, measured: int) -> None:
         """Keep what a model really took, in bytes, for the plans to come."""
@@ -134,12 +143,11 @@ class Pool:
         """
         with self.lock:
             kind = plan.request.target.kind
-            spare = self.spare(kind, besides=place)
-            leaving, gain = _leaving(self._idle(kind), plan.safe_total - spare)
-            if plan.safe_total > spare + gain and not place.anyway:
-                raise too_large(plan, spare, self._idle(kind), self._busy(kind, place))
+            spare, idle = self.spare(kind, besides=place), self._idle(kind)
+            if not self.admits(place, plan) and not place.anyway:
+                raise too_large(plan, spare, idle, self._busy(kind, place))
             place.plan = plan
-            self._see_off(leaving)
+            self._see_off(_leaving(idle, plan.safe_total - spare))
         self._end()
 
     def sweep(self) -> float | None:
@@ -414,15 +422,13 @@ class _Load:
             self.newest = Chunk(stage=chunk.stage)
 
 
-def _leaving(idle: Sequence[Place], short: int) -> tuple[list[Place], int]:
-    """The first of those who may leave that bring `short` bytes together, or all; and what they bring."""
-    leaving, gain = list[Place](), 0
+def _leaving(idle: Sequence[Place], short: int) -> Iterator[Place]:
+    """The first of those who may leave that bring `short` bytes together, or all."""
     for place in idle:
-        if gain >= short:
-            break
-        leaving.append(place)
-        gain += place.size
-    return leaving, gain
+        if short <= 0:
+            return
+        short -= place.size  # before it goes, and takes nothing
+        yield place
 
 
 def too_large(plan: MemoryPlan, spare: int, idle: Sequence[Place], busy: Sequence[Place]) -> TooLarge:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from multimodel.memory import MemoryPlan, Request, Training, target_of
 from multimodel.memory.config_shape import is_encoder, layer_kinds, number, shape_of_config
 from multimodel.memory.shape import Layer, elements
 from multimodel.memory.subject import on_disk
-from multimodel.memory.target import Target
-from multimodel.memory.torch_plan import Stored, TorchModel, best_dtype, model_of
+from multimodel.memory.target import HERE, Target
+from multimodel.memory.torch_plan import SMALL_MODEL, Stored, TorchModel, model_of
 from multimodel.memory.training import BACKWARD, adapter
 
 from .support import DATA, GUIDE_FOLDER, needs, needs_data
@@ -227,13 +228,23 @@ def test_rows_that_nobody_reads_stay_in_the_file() -> None:
     assert model_of("some", LLAMA, tensors).plan(Request(dtype="bfloat16")).weights == 300
 
 
-def test_the_format_it_is_loaded_in() -> None:
-    amx = Target(usable=100 << 30, dtype="bfloat16")
-    assert best_dtype(amx, 900 << 20) == "float32"  # small
-    assert best_dtype(amx, 2 << 30) == "bfloat16"
-    assert best_dtype(Target(usable=100 << 30), 2 << 30) == "float32"
-    assert best_dtype(Target(usable=1 << 30), 2 << 30) == "bfloat16"  # only that fits
-    assert best_dtype(CARD, 100) == "bfloat16"
+def test_the_formats_that_memory_chooses_among() -> None:
+    prefers = Target(dtype="bfloat16")
+    small, large = (model(Stored("BF16", count, 2 * count)) for count in (SMALL_MODEL // 4 - 1, 2 * 10**9))
+    assert small.formats(prefers) == small.formats(HERE) == ("float32", "bfloat16")
+    assert large.formats(prefers) == ("bfloat16",)
+    assert replace(large, linear=10**9).formats(prefers) == ("bfloat16", "int8")
+    assert replace(large, linear=10**9).formats(HERE) == ("float32", "bfloat16", "int8")
+    assert small.formats(CARD) == large.formats(CARD) == ("bfloat16",)
+
+
+def test_without_a_choice_the_best_format_that_is_admitted_is_taken() -> None:
+    some = replace(model(Stored("BF16", 2 * 10**9, 4 * 10**9)), linear=10**9)
+    assert some.plan(Request()).dtype == "float32"  # nothing is known of the memory there
+    for dtype in some.formats(HERE):
+        needed = some.plan(Request(dtype=dtype)).safe_total
+        assert some.plan(Request(target=Target(usable=needed, total=needed))).dtype == dtype
+    assert some.plan(Request(target=Target(usable=1))).dtype == "int8"  # the least that it could take
 
 
 def test_the_cache_has_the_format_of_the_weights() -> None:

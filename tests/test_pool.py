@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,13 +298,75 @@ def test_a_process_that_is_too_busy_to_say_keeps_what_it_said_last(
     assert machine.pool.residents()[0].status == said.status
 
 
-# with real processes
+# which number format
 
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     with Engine() as made:
         yield made
+
+
+def large_folder(folder: Path) -> Path:
+    """A transformers model of 1.9 billion parameters by its headers; the file behind them is a hole."""
+    width, layers, vocabulary, wide = 2048, 24, 3072, 8192
+    one = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
+    one |= {"mlp.gate_proj": (wide, width), "mlp.up_proj": (wide, width), "mlp.down_proj": (width, wide)}
+    shapes = {f"model.layers.{i}.{name}.weight": shape for i in range(layers) for name, shape in one.items()}
+    shapes["model.embed_tokens.weight"] = (vocabulary, width)
+    rows, end = dict[str, Any](), 0
+    for name, (high, across) in shapes.items():
+        start, end = end, end + 2 * high * across
+        rows[name] = {"dtype": "BF16", "shape": [high, across], "data_offsets": [start, end]}
+    header = json.dumps(rows).encode()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": layers}
+    config |= {"hidden_size": width, "intermediate_size": wide, "num_attention_heads": 16, "vocab_size": vocabulary}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + end)
+    return folder
+
+
+def planned(engine: Engine, folder: Path, free: float) -> tuple[MemoryPlan, TooLarge | None]:
+    """The plan of a model here with so many bytes free, and why it is refused."""
+    engine.pool.device = lambda name: replace(_device(free), total=32 * GB)
+    spec = ModelSpec(ModelId("transformers", str(folder)))
+    place, found = engine.pool.place(spec), engine.pool.plan(folder, spec)
+    try:
+        place.make_room(found)
+    except TooLarge as refusal:
+        return found, refusal
+    finally:
+        place.vacate()
+    return found, None
+
+
+def test_more_free_memory_never_refuses_a_model(tmp_path: Path, engine: Engine) -> None:
+    """The format is chosen by the very test that lets the model in, also where earlier loads correct the plans."""
+    folder = large_folder(tmp_path / "large")
+    for beyond in (0, 300_000_000):
+        if beyond:
+            plan, _ = planned(engine, folder, 8 * GB)
+            engine.pool.learn(plan, plan.total + beyond)
+        sweep = [planned(engine, folder, free / 10 * GB) for free in range(15, 100)]
+        admitted = [plan.dtype for plan, refusal in sweep if not refusal]
+        refused = [plan.dtype for plan, refusal in sweep if refusal]
+        assert [bool(refusal) for _, refusal in sweep] == sorted((bool(r) for _, r in sweep), reverse=True)
+        assert list(dict.fromkeys(admitted)) == ["int8", "bfloat16", "float32"]
+        assert set(refused) == {"int8"}
+
+
+def test_idle_models_leave_for_the_better_format(tmp_path: Path, engine: Engine) -> None:
+    folder = large_folder(tmp_path / "large")
+    other = engine.pool.place(ModelSpec(ModelId("echo", "other")))
+    other.plan, other._load = plan("other", 6 * GB), pool._Load(iter(()))  # type: ignore[arg-type]
+    found, refusal = planned(engine, folder, 9 * GB)
+    assert (found.dtype, refusal, other.plan) == ("float32", None, None)
+
+
+# with real processes
 
 
 def answer(engine: Engine, model: ModelId | ModelSpec) -> str:

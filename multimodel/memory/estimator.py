@@ -21,9 +21,10 @@ from .calibration import Calibration
 from .context import request_of, settings_of, slots
 from .engine import SECONDS, Account, Accountant
 from .gguf_plan import GgufModel
-from .plan import MemoryPlan, Request
+from .plan import Admits, MemoryPlan, Request, admitted
 from .subject import Subject, on_disk, subject
 from .target import Target, target_of
+from .torch_plan import TorchModel
 
 KEPT = 64  # models whose headers are remembered
 ACCOUNTS = 4096  # answers of llama.cpp that are
@@ -78,15 +79,18 @@ class Estimator:
         """
         found = model if isinstance(model, Subject) else self.read(model)
         request = request or Request(target=target_of(self._device()))
-        if not isinstance(found, GgufModel) or request.training:
+        if isinstance(found, TorchModel):
+            return self._calibration.applied(found.plan(request, self._corrected(admitted)))
+        if request.training:
             return self._calibration.applied(found.plan(request))
         account = self._account(found, request, seconds) if exact else self._known(found, request)
         return self._calibration.applied(found.plan(request, account, gpu=_on_gpu(request)))
 
-    def planned(self, path: Path, spec: ModelSpec, device: Device) -> MemoryPlan:
+    def planned(self, path: Path, spec: ModelSpec, device: Device, admits: Admits = admitted) -> MemoryPlan:
         """The plan by which a model that lies here is loaded on a device. Raises LoadError.
 
-        Where the options do not say for how many conversations and in which format, the plan's `request` does.
+        Where the options do not say for how many conversations and in which format, the plan's `request` does: the
+        best format whose plan `admits` lets in.
         """
         found = on_disk(path, str(spec.id))
         if isinstance(found, GgufModel) and (spec.load.gpu_layers == 0 or not _gpu_build()):
@@ -99,8 +103,8 @@ class Estimator:
             alone = found.plan(request)
             many = slots(device.free - alone.weights, alone.kv_cache + alone.recurrent)
             request = replace(request, sequences=many)
-        if not isinstance(found, GgufModel):
-            request = replace(request, dtype=found.dtype(request))
+        if isinstance(found, TorchModel):
+            request = replace(request, dtype=found.dtype(request, self._corrected(admits)))
         return self.plan(found, request)
 
     def target(self, device: str | AnyDevice) -> Target:
@@ -128,6 +132,10 @@ class Estimator:
     def close(self) -> None:
         """End llama.cpp's process."""
         self._accountant.close()
+
+    def _corrected(self, admits: Admits) -> Admits:
+        """The same test of a plan that has yet to be corrected by earlier loads."""
+        return lambda plan: admits(self._calibration.applied(plan))
 
     def _account(self, found: GgufModel, request: Request, seconds: float) -> Account | None:
         if known := self._known(found, request):

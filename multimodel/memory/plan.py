@@ -217,6 +217,16 @@ class MemoryPlan:
         return self if target.kind == self.request.target.kind else self.at(target=target)
 
 
+Admits = Callable[[MemoryPlan], bool]
+"""Whether a model may be loaded by a plan."""
+
+
+def admitted(plan: MemoryPlan) -> bool:
+    """Whether the device that it was planned for has room for it; one whose memory is not known has."""
+    target = plan.request.target
+    return not target.usable or plan.level(target) != "no"
+
+
 def _longest(plan: MemoryPlan, target: Target) -> int:
     limit = plan.context_limit or plan.request.context_length
     low, high = 0, -(-limit // PADDING)  # in paddings; `low` fits

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 from ..folder import Tensor
 from . import framework, training
 from .config_shape import is_encoder, shape_of_config
-from .plan import MemoryPlan, Request, Term
+from .plan import Admits, MemoryPlan, Request, Term, admitted
 from .shape import Shape, elements
 from .target import Target
 
@@ -57,9 +57,9 @@ class TorchModel:
         """Numbers in floating point; those packed into integers are not counted."""
         return sum(stored.elements for stored in self.stored if stored.format in FLOATS)
 
-    def plan(self, request: Request) -> MemoryPlan:
-        """Its plan: for generation, or where the request says so, for training."""
-        dtype = self.dtype(request)
+    def plan(self, request: Request, admits: Admits = admitted) -> MemoryPlan:
+        """Its plan: for generation, or where the request says so, for training. `admits`: see `dtype`."""
+        dtype = self.dtype(request, admits)
         limit = self.shape.context_limit
         terms = self._training_terms(request) if request.training else self._terms(request, dtype)
         return MemoryPlan(
@@ -69,18 +69,29 @@ class TorchModel:
             dtype=dtype,
             context_limit=limit,
             notes=tuple(self._notes(request, dtype)),
-            replan=self.plan,
+            replan=partial(self.plan, admits=admits),
         )
 
-    def dtype(self, request: Request) -> str:
-        """The number format it is loaded in."""
+    def dtype(self, request: Request, admits: Admits = admitted) -> str:
+        """The number format it is loaded in: where nobody chose one, the best whose plan is admitted, or the last."""
         if request.dtype in WIDTH:
             return request.dtype
-        cache = elements(self.shape, request.context_length)
-        chosen = best_dtype(request.target, self.weights("float32") + cache * WIDTH["float32"])
-        needed = self.weights(chosen) + cache * WIDTH[chosen]
-        squeezed = request.target.kind == "cpu" and 0 < request.target.usable < needed
-        return "int8" if squeezed and self.linear and self.parameters > LARGE_MODEL else chosen
+        *better, last = self.formats(request.target)
+        if request.training:
+            return (*better, last)[0]
+        return next((dtype for dtype in better if admits(self.plan(replace(request, dtype=dtype)))), last)
+
+    def formats(self, target: Target) -> tuple[str, ...]:
+        """The number formats that memory chooses among, the best first.
+
+        A processor computes the smallest models in float32, others in what it prefers; for want of memory any in
+        bfloat16, and large ones in 8 bits.
+        """
+        if target.kind != "cpu":
+            return (target.dtype,)
+        best = "float32" if self.weights("float32") < SMALL_MODEL else target.dtype
+        packed = ("int8",) * bool(self.linear and self.parameters > LARGE_MODEL)
+        return tuple(dict.fromkeys((best, "bfloat16", *packed)))
 
     def weights(self, dtype: str) -> int:
         """Bytes of the weights once loaded: floating point in `dtype`, packed formats as they are."""
@@ -135,18 +146,6 @@ class TorchModel:
 def converted(stored: Stored, dtype: str) -> int:
     """Bytes of tensors once they are loaded as `dtype`."""
     return stored.elements * WIDTH[dtype] if stored.format in FLOATS else stored.size
-
-
-def best_dtype(target: Target, in_float32: int) -> str:
-    """The number format that a model of so many bytes in float32 is loaded in, where nobody chose one.
-
-    A processor computes small models in float32; large ones in what it prefers, or in bfloat16 where only that fits.
-    """
-    if target.kind != "cpu":
-        return target.dtype
-    if in_float32 < SMALL_MODEL:
-        return "float32"
-    return "bfloat16" if target.usable and in_float32 > target.usable else target.dtype
 
 
 def activations(shape: Shape, batch: int, context: int) -> int:
