@@ -22,7 +22,7 @@ from .compute import Cores
 from .errors import MultimodelError, TooLarge, WorkerCrashed
 from .hardware import Device, Kind, without_torch
 from .memory.context import SLOTS
-from .memory.plan import MemoryPlan, Request, gb
+from .memory.plan import MemoryPlan, Request, gb, gb_apart
 from .memory.target import target_of
 from .types import Chunk, ModelSpec
 from .workers.client import HEARTBEAT, Worker
@@ -433,7 +433,8 @@ def _leaving(idle: Sequence[Place], short: int) -> Iterator[Place]:
 
 def too_large(plan: MemoryPlan, spare: int, idle: Sequence[Place], busy: Sequence[Place]) -> TooLarge:
     """Why a plan does not fit into `spare` bytes, though the idle models would leave, and what would help."""
-    sentences = [f"{plan.model} takes {gb(plan.safe_total)} of memory, {gb(max(0, spare))} is free."]
+    takes, free = gb_apart(plan.safe_total, max(0, spare))
+    sentences = [f"{plan.model} takes {takes} of memory, {free} is free."]
     gain = sum(place.size for place in idle)
     if idle:
         sentences.append(f"Unloading {_names(idle)} would free {gb(gain)}, which is not enough.")

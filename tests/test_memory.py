@@ -19,7 +19,7 @@ from multimodel.memory.calibration import FILE, Calibration
 from multimodel.memory.engine import Account, Accountant
 from multimodel.memory.gguf import read_header
 from multimodel.memory.gguf_plan import GgufModel
-from multimodel.memory.plan import HEAD_ROOM, PADDING, gb
+from multimodel.memory.plan import HEAD_ROOM, PADDING, gb_apart
 from multimodel.memory.source import FileSource
 from multimodel.memory.target import Target, kind_of, usable
 from multimodel.settings import ModelSettings, Settings
@@ -86,7 +86,7 @@ def test_levels(gib: float, level: str) -> None:
     verdict = plan().fit(machine(gib))
     assert verdict.level == level
     assert (verdict.needed, verdict.available) == (5 * GIB, int(gib * GIB))
-    assert gb(5 * GIB) in verdict.reason and "some machine" in verdict.reason
+    assert gb_apart(5 * GIB, int(gib * GIB))[0] in verdict.reason and "some machine" in verdict.reason
 
 
 def test_what_is_too_close_is_said() -> None:

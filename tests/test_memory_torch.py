@@ -247,6 +247,19 @@ def test_without_a_choice_the_best_format_that_is_admitted_is_taken() -> None:
     assert some.plan(Request(target=Target(usable=1))).dtype == "int8"  # the least that it could take
 
 
+def test_a_shorter_format_is_proposed_where_it_fits() -> None:
+    some = replace(model(Stored("F32", 10**9, 4 * 10**9)), linear=9 * 10**8)
+
+    def proposed(free: float, kind: Any = "cpu", dtype: str = "float32") -> object:
+        target = Target("x", kind, int(free), int(free))
+        helps = some.plan(Request(dtype=dtype, context_length=512, target=target)).fit(target).helps
+        return next((help.value for help in helps if help.kind == "dtype"), None)
+
+    assert [proposed(free) for free in (3.5e9, 2.2e9, 1.4e9, 1e9)] == ["bfloat16", "int8", "int4", None]
+    assert (proposed(2.2e9, dtype="bfloat16"), proposed(1.4e9, dtype="int8")) == ("int8", "int4")
+    assert (proposed(3.5e9, "cuda"), proposed(2.2e9, "cuda")) == ("bfloat16", None)
+
+
 def test_the_cache_has_the_format_of_the_weights() -> None:
     some = model(Stored("F32", 1000, 4000))
     at = {dtype: some.plan(Request(context_length=100, dtype=dtype)).kv_cache for dtype in ("float32", "float16")}

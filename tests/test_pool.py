@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
@@ -356,6 +357,18 @@ def test_more_free_memory_never_refuses_a_model(tmp_path: Path, engine: Engine) 
         assert [bool(refusal) for _, refusal in sweep] == sorted((bool(r) for _, r in sweep), reverse=True)
         assert list(dict.fromkeys(admitted)) == ["int8", "bfloat16", "float32"]
         assert set(refused) == {"int8"}
+
+
+def test_a_refusal_names_the_format_that_fits_and_figures_that_differ(tmp_path: Path, engine: Engine) -> None:
+    folder = large_folder(tmp_path / "large")
+    found, refusal = planned(engine, folder, 2 * GB)
+    assert refusal and refusal.hint == (
+        "Close other programs: this machine has 32.0 GB in all. "
+        "Set Number format (dtype) to int4: 4 bits, which answer a little worse."
+    )
+    _, refusal = planned(engine, folder, found.safe_total - 1_000_000)
+    figures = re.search(r"takes ([\d.]+) GB of memory, ([\d.]+) GB is free", str(refusal))
+    assert figures and float(figures[1]) > float(figures[2])
 
 
 def test_idle_models_leave_for_the_better_format(tmp_path: Path, engine: Engine) -> None:

@@ -28,6 +28,11 @@ ACCURACY = 0.02  # of a total: what an estimate may be off by, and so what must 
 TRAINING_ACCURACY = 0.1  # the same of training, whose peak hangs on what the allocator gives back in time
 REPEATED_ACCURACY = 0.15  # with checkpointing, whose peak differs by a tenth from run to run
 LEAST_ERROR = 64 << 20  # bytes: the same for small models
+SHORTER = {  # number formats of a transformers model, each with what is said for it
+    "bfloat16": "half the size of float32",
+    "int8": "about half the size of bfloat16",
+    "int4": "4 bits, which answer a little worse",
+}
 SMALLER = 0.6  # what the next smaller quantisations leave of the weights: 16 bits to 8, 8 to 5, 5 to 3
 
 
@@ -240,7 +245,8 @@ def _longest(plan: MemoryPlan, target: Target) -> int:
 def _reason(plan: MemoryPlan, level: Level, target: Target) -> str:
     if plan.refusal:
         return plan.refusal
-    takes = f"{gb(plan.total)} of {gb(target.usable)} usable on {target.name}"
+    total, free = gb_apart(plan.total, target.usable)
+    takes = f"{total} of {free} usable on {target.name}"
     if level == "no" and plan.total <= target.usable:
         return f"It takes {takes}: too close, {gb(plan.margin)} must stay free beside it."
     return f"It takes nearly all: {takes}." if level == "tight" else f"It takes {takes}."
@@ -255,7 +261,8 @@ def _helps(plan: MemoryPlan, target: Target) -> Iterator[Help]:
             yield Help("kv_type", "Keep the KV cache in f16.", "f16", plain.total)
         return
     if target.here and plan.safe_total <= target.total and target.usable < target.total:
-        yield Help("free", f"Close other programs: {target.name} has {gb(target.total)} in all.", total=plan.total)
+        where = "this machine" if target.kind == "cpu" else target.name
+        yield Help("free", f"Close other programs: {where} has {gb(target.total)} in all.", total=plan.total)
     for kind, value, text in _changes(plan, target):
         also = {"flash_attention": True} if kind == "kv_type" else {}  # a quantised cache works only with it
         changed = plan.at(**{kind: value}, **also)
@@ -277,10 +284,20 @@ def _changes(plan: MemoryPlan, target: Target) -> Iterator[tuple[Any, Any, str]]
         yield "kv_type", "q8_0", "Keep the KV cache in q8_0: half the size, hardly another answer."
     if request.sequences > 1:
         yield "sequences", 1, "Have one conversation at a time."
+    if dtype := _shorter(plan, target):
+        yield "dtype", dtype, f"Set Number format (dtype) to {dtype}: {SHORTER[dtype]}."
     if 0 < (length := _longest(plan, target)) < request.context_length:
         yield "context_length", length, f"Choose a context of {length:,} tokens."
-    if plan.engine == "transformers" and request.dtype in ("auto", "float32"):
-        yield "dtype", "bfloat16", "Load it as bfloat16: half the size."
+
+
+def _shorter(plan: MemoryPlan, target: Target) -> str | None:
+    """The longest of the shorter number formats that fits; None for a GGUF file, which has its own in it."""
+    if plan.engine != "transformers":
+        return None
+    known = tuple(SHORTER) if target.kind == "cpu" else ("bfloat16",)  # a GPU unpacks none
+    plans = {dtype: plan.at(dtype=dtype) for dtype in known}
+    fitting = (dtype for dtype, other in plans.items() if other.total < plan.total and other.level(target) != "no")
+    return next(fitting, None)
 
 
 def _easier(how: Training) -> Iterator[tuple[str, Training, str]]:
@@ -294,10 +311,20 @@ def _easier(how: Training) -> Iterator[tuple[str, Training, str]]:
         yield "training", replace(how, method="lora"), "Train a LoRA adapter instead of all weights."
 
 
-def gb(size: float) -> str:
-    """Bytes for people.
+def gb(size: float, more: int = 0) -> str:
+    """Bytes for people; `more`: digits beyond the usual.
 
-    >>> gb(4_700_000_000), gb(52_000_000)
-    ('4.7 GB', '52 MB')
+    >>> gb(4_700_000_000), gb(52_000_000), gb(4_731_000_000, more=1)
+    ('4.7 GB', '52 MB', '4.73 GB')
     """
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.{1 + more}f} GB" if size >= 1e9 else f"{size / 1e6:.{more}f} MB"
+
+
+def gb_apart(one: int, other: int) -> tuple[str, str]:
+    """Two sizes that differ, in as many digits as show it.
+
+    >>> gb_apart(4_030_000_000, 3_990_000_000), gb_apart(7_600_000_000, 4_000_000_000)
+    (('4.03 GB', '3.99 GB'), ('7.6 GB', '4.0 GB'))
+    """
+    pairs = ((gb(one, more), gb(other, more)) for more in range(9))
+    return next((pair for pair in pairs if pair[0] != pair[1]), (gb(one), gb(other)))
