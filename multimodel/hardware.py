@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -23,6 +23,7 @@ import psutil
 Kind = Literal["mps", "cuda", "cpu"]
 CGROUP = Path("/sys/fs/cgroup")
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under WSL
+BFLOAT16 = {"amx_tile": "AMX", "avx512_bf16": "AVX-512"}  # a processor's flag: the instructions that multiply it
 UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
@@ -153,7 +154,8 @@ def detect() -> Hardware:
     """The devices torch can use: MPS, then CUDA, then the processor. Imports torch."""
     import torch
 
-    return Hardware((*_mps(torch), *_cuda(torch), _cpu(amx=torch.cpu._is_amx_tile_supported())))
+    has = {"amx_tile": torch.cpu._is_amx_tile_supported(), "avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
+    return Hardware((*_mps(torch), *_cuda(torch), _cpu({flag for flag, there in has.items() if there})))
 
 
 def _mps(torch: Any) -> Iterator[Device]:
@@ -176,12 +178,12 @@ def _cuda(torch: Any) -> Iterator[Device]:
         )
 
 
-def _cpu(*, amx: bool) -> Device:
+def _cpu(flags: Container[str]) -> Device:
     main = memory()
-    if amx:
-        dtype, reason = "bfloat16", "bfloat16: the processor multiplies it in hardware (AMX)"
+    if by := next((name for flag, name in BFLOAT16.items() if flag in flags), ""):
+        dtype, reason = "bfloat16", f"bfloat16: the processor multiplies it in hardware ({by}), not for tiny models"
     else:
-        dtype, reason = "float32", "float32: the processor has no fast shorter format"
+        dtype, reason = "float32", "float32: no shorter format is known to be quicker on this processor"
     return Device("cpu", _processor(), main.total, main.free, dtype, reason)
 
 
@@ -192,7 +194,7 @@ def _processor() -> str:
     except OSError:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(names, 'Processor')}, {cores()} cores"
+    return f"{next(names, 'Processor')}, {(count := cores())} core{'s' * (count > 1)}"
 
 
 def without_torch(reason: str) -> Hardware:
@@ -204,10 +206,10 @@ def without_torch(reason: str) -> Hardware:
 def without_gpu() -> Hardware:
     """The processor alone, as `detect` finds it where there is no GPU, but at once."""
     try:
-        amx = re.search(r"^flags.*\bamx_tile\b", Path("/proc/cpuinfo").read_text(), re.MULTILINE) is not None
+        flags = re.search(r"^flags.*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        amx = False
-    return Hardware((_cpu(amx=amx),))
+        flags = None
+    return Hardware((_cpu(flags[0].split() if flags else ()),))
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -13,6 +13,8 @@ import pytest
 
 from multimodel import hardware
 
+from .support import needs
+
 GIB = 1 << 30
 
 
@@ -108,12 +110,17 @@ def test_a_failed_probe_still_describes_the_processor(outcome: Any, reason: str)
     assert reason in found.best.reason
 
 
+def processor(*, amx: bool = False, avx512: bool = False) -> SimpleNamespace:
+    """What torch tells of a processor that multiplies bfloat16 in one way or the other, or not."""
+    return SimpleNamespace(_is_amx_tile_supported=lambda: amx, _is_avx512_bf16_supported=lambda: avx512)
+
+
 def fake_torch(**parts: Any) -> SimpleNamespace:
     """As much of torch as `detect` asks: a machine without any accelerator, unless `parts` say otherwise."""
     nothing: dict[str, Any] = {
         "backends": SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)),
         "cuda": SimpleNamespace(is_available=lambda: False),
-        "cpu": SimpleNamespace(_is_amx_tile_supported=lambda: False),
+        "cpu": processor(),
     }
     return SimpleNamespace(**{**nothing, **parts})
 
@@ -141,6 +148,29 @@ def test_cuda_comes_before_the_processor(
     assert [d.kind for d in found.devices] == ["cuda", "cpu"]
     assert (found.best.total, found.best.free, found.best.reason) == (80 * GIB, 60 * GIB, reason)
     assert found.of("cpu") == found.devices[1] and found.of("auto") == found.best and found.of("mps") is None
+
+
+@pytest.mark.parametrize(
+    ("cpu", "dtype", "word"),
+    [
+        (processor(amx=True, avx512=True), "bfloat16", "(AMX)"),
+        (processor(avx512=True), "bfloat16", "(AVX-512)"),
+        (processor(), "float32", "no shorter format is known to be quicker"),
+    ],
+)
+def test_a_processor_that_multiplies_bfloat16_prefers_it(
+    monkeypatch: pytest.MonkeyPatch, cpu: Any, dtype: str, word: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", fake_torch(cpu=cpu))
+    best = hardware.detect().best
+    assert best.dtype == dtype and best.reason.startswith(dtype) and word in best.reason
+
+
+@needs("torch")
+def test_without_a_gpu_the_same_is_known_at_once() -> None:
+    """The kernel's flags and torch agree on this processor."""
+    at_once, asked = hardware.without_gpu().best, hardware.detect().of("cpu")
+    assert asked and (at_once.dtype, at_once.reason) == (asked.dtype, asked.reason)
 
 
 @pytest.mark.usefixtures("machine")

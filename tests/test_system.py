@@ -22,7 +22,7 @@ from .serving import Server, app, chromium, ended
 from .support import GUIDE_GGUF, eventually, needs, needs_browser
 
 GB = 10**9
-CPU = Device("cpu", "A processor", 16 * GB, 10 * GB, "float32", "float32: the processor has no fast shorter format")
+CPU = Device("cpu", "A processor", 16 * GB, 10 * GB, "float32", "float32: no shorter format is known to be quicker")
 MACHINE = Machine((CPU,), {"cpu": 9 * GB}, cores=8, shared=7, idle_minutes=15.0)
 FACTS = Facts(1024, "cpu", "Q8_0", 4_000_000, "own", 100, slots=8)
 IDLE = Resident(
@@ -47,7 +47,7 @@ def words(html: str) -> str:
 def test_a_device_with_what_is_free_who_has_the_rest_and_the_reason_for_its_format() -> None:
     said = words(system_html(MACHINE, [IDLE]))
     assert "CPU A processor 9.0 GB of 16.0 GB free models 3.0 GB everything else 4.0 GB" in said
-    assert "float32: the processor has no fast shorter format" in said
+    assert "float32: no shorter format is known to be quicker" in said
     assert "8 processor cores. The models that answer share 7; the page keeps 1." in said
     assert "nobody has asked it for 15 minutes" in said
 

@@ -20,7 +20,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # what is converted; packed f
 STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 LARGE_MODEL = 10**9  # parameters, from which on 8 bits are worth their rounding where memory asks for it
 WITHOUT_LINEAR = frozenset({"gpt2", "openai-gpt"})  # model types whose layers are no `torch.nn.Linear`
-SMALL_MODEL = 1 << 30  # bytes in float32: below, a shorter format saves little and costs likeness to the GGUF engine
+SMALL_MODEL = 32 << 20  # bytes in float32: below, a processor's cache holds them, and float32 decodes quicker
 ROOM = 4  # a full cache is made longer by this part of its length, so that it need not be copied at every token
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "embeddings.weight")
 HEADS = ("lm_head.weight", "embed_out.weight", "output_layer.weight")
@@ -84,14 +84,15 @@ class TorchModel:
     def formats(self, target: Target) -> tuple[str, ...]:
         """The number formats that memory chooses among, the best first.
 
-        A processor computes the smallest models in float32, others in what it prefers; for want of memory any in
-        bfloat16, and large ones in 8 bits.
+        A processor computes the smallest models in float32, others in what it prefers; for want of memory in bfloat16,
+        and large ones in 8 bits.
         """
         if target.kind != "cpu":
             return (target.dtype,)
-        best = "float32" if self.weights("float32") < SMALL_MODEL else target.dtype
+        if self.weights("float32") < SMALL_MODEL:
+            return ("float32",)
         packed = ("int8",) * bool(self.linear and self.parameters > LARGE_MODEL)
-        return tuple(dict.fromkeys((best, "bfloat16", *packed)))
+        return tuple(dict.fromkeys((target.dtype, "bfloat16", *packed)))
 
     def weights(self, dtype: str) -> int:
         """Bytes of the weights once loaded: floating point in `dtype`, packed formats as they are."""
