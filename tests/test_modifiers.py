@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from multimodel import modifiers
+from multimodel.backends import transformers
 from multimodel.errors import BrokenFile, InvalidParameter, MissingDependency, NotEnoughMemory, TooLarge
 from multimodel.modifiers import (
     at_revision,
@@ -32,6 +33,8 @@ from multimodel.modifiers import (
     with_template,
     without,
 )
+from multimodel.pool import Pool
+from multimodel.settings import Settings
 from multimodel.types import LoadOptions, Message, ModelId, ModelSpec, SamplingParams
 from multimodel.workers.protocol import Request
 
@@ -242,6 +245,15 @@ def test_a_device_that_is_not_there_is_refused(runtime: Runtime, monkeypatch: py
     with pytest.raises((MissingDependency, NotEnoughMemory)) as caught:
         runtime.load(on_device("mps"))
     assert caught.value.hint
+
+
+def test_a_device_that_is_not_there_is_refused_when_the_model_is_connected() -> None:
+    model = ModelSpec(ModelId("transformers", "guide"))
+    for device in ("cuda", "mps"):
+        with pytest.raises(InvalidParameter, match=f"no device {device}") as caught:
+            transformers.connect(on_device(device)(model), Settings(), Pool())
+        assert caught.value.hint == "Choose the device auto or cpu."
+    transformers.connect(on_device("cpu")(model), Settings(), Pool())
 
 
 @both

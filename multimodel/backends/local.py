@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Self, cast
 
-from ..errors import BackendError, MultimodelError
+from ..errors import BackendError, InvalidParameter, MultimodelError
 from ..locate import Located, stamp
 from ..memory import MemoryPlan
 from ..pool import Pool
@@ -59,8 +59,9 @@ class LocalBackend:
     ) -> None:
         """`runtime`: the module under `workers` that runs it. `takes`: the sampling parameters it honours.
 
-        `environment`: variables that its process has beside those that all have.
+        `environment`: variables that its process has beside those that all have. Raises InvalidParameter.
         """
+        check(spec, runtime, pool)
         self.model = spec.id
         self.capabilities = Capabilities(params=takes, local=True, prefill=True)
         self._spec = resolved(spec, settings)
@@ -211,6 +212,14 @@ def squeezed(plan: MemoryPlan, load: LoadOptions) -> str:
         return ""
     words = {"int8": "in 8 bits (int8), because 16 do", "bfloat16": "as bfloat16, because float32 does"}[dtype]
     return f"Loaded {words} not fit into memory."
+
+
+def check(spec: ModelSpec, runtime: str, pool: Pool) -> None:
+    """Refuse a device that is not there. Raises InvalidParameter."""
+    device = spec.load.device
+    if runtime == "torch" and device in ("cuda", "mps") and pool.device(device).kind != device:
+        message = f"This machine has no device {device} that PyTorch can use."
+        raise InvalidParameter(message, hint="Choose the device auto or cpu.")
 
 
 def resolved(spec: ModelSpec, settings: Settings) -> ModelSpec:
