@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,7 @@ Kind = Literal["mps", "cuda", "cpu"]
 CGROUP = Path("/sys/fs/cgroup")
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and either under WSL
 BFLOAT16 = {"amx_tile": "AMX", "avx512_bf16": "AVX-512"}  # a processor's flag: the instructions that multiply it
+LLAMA_BACKENDS = ("ggml-cuda", "ggml-metal", "ggml-hip", "ggml-vulkan", "ggml-sycl")
 UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
@@ -148,6 +151,15 @@ def gpu_possible() -> bool:
     if platform.system() == "Linux":
         return any(map(os.path.exists, GPU_DRIVERS))
     return platform.system() != "Darwin" or platform.machine() == "arm64"
+
+
+@lru_cache(maxsize=1)
+def llama_on_gpu() -> bool:
+    """Whether llama.cpp is built with a GPU backend here; seen by the libraries beside it."""
+    spec = find_spec("llama_cpp")
+    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else None
+    names = [path.name for path in folder.iterdir()] if folder and folder.is_dir() else []
+    return any(backend in name for name in names for backend in LLAMA_BACKENDS)
 
 
 def detect() -> Hardware:

@@ -7,7 +7,7 @@
 (4, 1.0)
 
 An engine is asked with a variant as with a model: `engine.ask(variants["longer"], messages, greedy(params))`. Two
-variants of one model are two loaded models. What a backend cannot do is refused when it is connected.
+variants of one model are two loaded models. What a backend or this machine cannot do is refused when it is connected.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def quantised(name: str) -> LoadModifier:
 
 
 def with_context(tokens: int) -> LoadModifier:
-    """With room for this many tokens, at most what the model was trained for; see `stretched`."""
+    """With room for this many tokens, at most what the model was trained for: then a note says so. See `stretched`."""
     return _loaded(context_length=tokens)
 
 
@@ -95,7 +95,7 @@ def with_flash_attention(on: bool) -> LoadModifier:
 
 
 def with_gpu_layers(count: int) -> LoadModifier:
-    """With this many layers on the GPU, the others on the processor. GGUF only."""
+    """With this many layers on the GPU, the others on the processor. GGUF only, where llama.cpp is built with one."""
     return _loaded(gpu_layers=count)
 
 
@@ -110,7 +110,7 @@ def with_template(template: str) -> LoadModifier:
 
 
 def at_revision(revision: str) -> LoadModifier:
-    """As it was at a branch, tag or commit on the Hub."""
+    """As it was at a branch, tag or commit on the Hub; a model that lies on this machine has none."""
     return _loaded(revision=revision)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from multimodel import modifiers
-from multimodel.backends import transformers
+from multimodel.backends import gguf, local, transformers
+from multimodel.backends.local import LocalBackend
 from multimodel.errors import BrokenFile, InvalidParameter, MissingDependency, NotEnoughMemory, TooLarge
 from multimodel.modifiers import (
     at_revision,
@@ -247,13 +248,55 @@ def test_a_device_that_is_not_there_is_refused(runtime: Runtime, monkeypatch: py
     assert caught.value.hint
 
 
+def connected(spec: ModelSpec) -> LocalBackend:
+    return {"gguf": gguf, "transformers": transformers}[spec.id.backend].connect(spec, Settings(), Pool())
+
+
 def test_a_device_that_is_not_there_is_refused_when_the_model_is_connected() -> None:
     model = ModelSpec(ModelId("transformers", "guide"))
     for device in ("cuda", "mps"):
         with pytest.raises(InvalidParameter, match=f"no device {device}") as caught:
-            transformers.connect(on_device(device)(model), Settings(), Pool())
+            connected(on_device(device)(model))
         assert caught.value.hint == "Choose the device auto or cpu."
-    transformers.connect(on_device("cpu")(model), Settings(), Pool())
+    assert connected(on_device("cpu")(model))
+
+
+@pytest.mark.parametrize("name", ["gguf:guide", "transformers:guide", "transformers:my-moods", f"gguf:{__file__}"])
+def test_a_revision_of_what_lies_here_is_refused(name: str) -> None:
+    model = ModelSpec(ModelId.parse(name))
+    with pytest.raises(InvalidParameter, match="has no revisions") as caught:
+        connected(at_revision("abc")(model))
+    assert caught.value.hint
+    assert connected(model) and connected(at_revision("abc")(FILE))
+    cached = ModelSpec(ModelId("gguf", "/cache/models--owner--model/snapshots/abc/m.gguf"))
+    assert connected(at_revision("abc")(cached))  # as a batch that is replayed asks for it
+
+
+@pytest.mark.parametrize(
+    ("built", "modify", "why"),
+    [
+        (True, compose(with_gpu_layers(4), on_device("cpu")), "the device is cpu"),
+        (False, with_gpu_layers(4), "llama.cpp is built without a GPU"),
+    ],
+)
+def test_layers_for_a_gpu_that_is_not_used_are_refused(
+    monkeypatch: pytest.MonkeyPatch, built: bool, modify: modifiers.LoadModifier, why: str
+) -> None:
+    monkeypatch.setattr(local, "llama_on_gpu", lambda: built)
+    with pytest.raises(InvalidParameter, match=f"gpu_layers is 4, but {why}"):
+        connected(modify(FILE))
+    assert connected(with_gpu_layers(0)(FILE))
+
+
+@needs("llama_cpp", "gguf", "torch")
+@pytest.mark.parametrize(("asked", "notes"), [(100_000, 1), (512, 0), (None, 0)])
+def test_a_context_that_is_shorter_than_asked_for_is_a_note(
+    tiny_gguf_file: Path, asked: int | None, notes: int
+) -> None:
+    backend = connected(ModelSpec(ModelId("gguf", str(tiny_gguf_file)), LoadOptions(context_length=asked)))
+    told = [chunk.note for chunk in backend.stream(ASK, SamplingParams(max_tokens=1)) if chunk.note]
+    backend.close()
+    assert told == ["The context holds 512 tokens, not 100,000: this model goes no further."] * notes
 
 
 @both

@@ -10,19 +10,24 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Self, cast
 
 from ..errors import BackendError, InvalidParameter, MultimodelError
+from ..hardware import llama_on_gpu
 from ..locate import Located, stamp
 from ..memory import MemoryPlan
 from ..pool import Pool
+from ..provenance import revision_of
 from ..settings import Settings
 from ..types import (
+    ON_HUB,
     Capabilities,
     Chunk,
     DType,
     LoadOptions,
     Message,
+    ModelId,
     ModelSpec,
     Prompt,
     PromptSize,
@@ -61,11 +66,13 @@ class LocalBackend:
 
         `environment`: variables that its process has beside those that all have. Raises InvalidParameter.
         """
-        check(spec, runtime, pool)
+        if refusal := without_effect(spec, runtime, pool):
+            raise refusal
         self.model = spec.id
         self.capabilities = Capabilities(params=takes, local=True, prefill=True)
         self._spec = resolved(spec, settings)
         self._anyway = spec.load.anyway
+        self._asked = spec.load.context_length
         self._settings = settings
         self._pool = pool
         self._place = pool.place(self._spec)
@@ -191,7 +198,8 @@ class LocalBackend:
             self._place.loaded(plan, facts)
             if not facts.tools:  # only its chat template tells
                 self.capabilities = replace(self.capabilities, params=self.capabilities.params - {"tools"})
-            yield from (Chunk(note=note) for note in facts.notes)
+            told = shortened(self._asked, facts.context_length)
+            yield from (Chunk(note=note) for note in (*facts.notes, *[told] * bool(told)))
         return worker
 
     def _options(self, plan: MemoryPlan) -> LoadOptions:
@@ -214,12 +222,36 @@ def squeezed(plan: MemoryPlan, load: LoadOptions) -> str:
     return f"Loaded {words} not fit into memory."
 
 
-def check(spec: ModelSpec, runtime: str, pool: Pool) -> None:
-    """Refuse a device that is not there. Raises InvalidParameter."""
-    device = spec.load.device
+def without_effect(spec: ModelSpec, runtime: str, pool: Pool) -> InvalidParameter | None:
+    """Why an option could change nothing here; whether a backend takes it at all, its row in the registry says."""
+    load, device = spec.load, spec.load.device
     if runtime == "torch" and device in ("cuda", "mps") and pool.device(device).kind != device:
         message = f"This machine has no device {device} that PyTorch can use."
-        raise InvalidParameter(message, hint="Choose the device auto or cpu.")
+        return InvalidParameter(message, hint="Choose the device auto or cpu.")
+    if load.gpu_layers and (device == "cpu" or not llama_on_gpu()):
+        why = "the device is cpu" if device == "cpu" else "llama.cpp is built without a GPU here"
+        return InvalidParameter(f"gpu_layers is {load.gpu_layers}, but {why}.", hint="Leave gpu_layers out.")
+    if load.revision and load.revision != revision_of(Path(spec.id.name)) and not on_hub(spec.id):
+        hint = "Leave revision out, or name a repository of the Hub."
+        return InvalidParameter(f"{spec.id} lies on this machine, where it has no revisions.", hint=hint)
+    return None
+
+
+def on_hub(model: ModelId) -> bool:
+    """Whether the name means a repository of the Hub, as `locate` reads it."""
+    repository = model.name.partition(":")[0]
+    return bool(ON_HUB.fullmatch(repository)) and not Path(model.name).expanduser().exists()
+
+
+def shortened(asked: int | None, given: int) -> str:
+    """What to tell of a context that is shorter than a person asked for; empty where it is not.
+
+    >>> shortened(100_000, 1024)
+    'The context holds 1,024 tokens, not 100,000: this model goes no further.'
+    """
+    if not asked or asked <= given:
+        return ""
+    return f"The context holds {given:,} tokens, not {asked:,}: this model goes no further."
 
 
 def resolved(spec: ModelSpec, settings: Settings) -> ModelSpec:

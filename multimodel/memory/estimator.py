@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import atexit
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock, Thread
 
 from ..errors import InvalidParameter
-from ..hardware import Device, gpu_possible, probe, without_gpu
+from ..hardware import Device, gpu_possible, llama_on_gpu, probe, without_gpu
 from ..settings import Settings
 from ..settings import settings as own_settings
 from ..types import ModelId, ModelSpec
@@ -93,7 +92,7 @@ class Estimator:
         best format whose plan `admits` lets in.
         """
         found = on_disk(path, str(spec.id))
-        if isinstance(found, GgufModel) and (spec.load.gpu_layers == 0 or not _gpu_build()):
+        if isinstance(found, GgufModel) and (spec.load.gpu_layers == 0 or not llama_on_gpu()):
             device = device if device.kind == "cpu" else without_gpu().best
         options = spec.load
         if isinstance(found, GgufModel) and options.flash_attention is None:
@@ -159,20 +158,7 @@ def _key(found: GgufModel, request: Request) -> tuple[str, object]:
 
 def _on_gpu(request: Request) -> bool:
     """Whether llama.cpp can lay the buffers out on the device itself."""
-    return request.target.kind != "cpu" and request.target.here and _gpu_build()
-
-
-@lru_cache(maxsize=1)
-def _gpu_build() -> bool:
-    """Whether this build of llama.cpp has a GPU backend; seen by the libraries beside it."""
-    return any(_libraries("ggml-cuda", "ggml-metal", "ggml-hip", "ggml-vulkan", "ggml-sycl"))
-
-
-def _libraries(*names: str) -> Iterable[Path]:
-    spec = find_spec("llama_cpp")
-    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else None
-    found = sorted(folder.iterdir()) if folder and folder.is_dir() else []
-    return [path for path in found if any(name in path.name for name in names)]
+    return request.target.kind != "cpu" and request.target.here and llama_on_gpu()
 
 
 @lru_cache(maxsize=1)
