@@ -57,7 +57,7 @@ def _device(device: Device, machine: Machine, residents: Sequence[Resident]) -> 
         f'<div class="mm-sys-device"><div class="mm-sys-row"><b>{escape(device.kind.upper())}</b>'
         f"<span>{escape(device.name)}</span></div>"
         f'<div class="mm-sys-bar" role="img" aria-label="{legend}">{bar}</div>'
-        f'<div class="mm-sys-row"><span><b>{size(free)}</b> of {size(device.total)} free</span>'
+        f'<div class="mm-sys-row"><span class="mm-sys-free"><b>{size(free)}</b> of {size(device.total)} free</span>'
         f"<span>{_legend('models', models)}{_legend('other', others)}</span></div>"
         f'<div class="mm-sys-why" title="The number format that models are loaded with here, and why">'
         f"{escape(device.reason)}</div></div>"
@@ -101,14 +101,13 @@ def _models(residents: Sequence[Resident]) -> str:
 
 
 def _row(resident: Resident) -> str:
-    status = resident.status
+    status, answering = resident.status, resident.state == "answering"
     cells = (
         ("Memory", _memory(resident)),
-        ("Threads", str(status.threads) if status else "–"),
+        ("Threads", str(status.threads) if status and answering else "–"),  # an idle one keeps its last share
         ("Answers", _answers(resident)),
         ("Cache", _cache(resident)),
     )
-    answering = resident.state == "answering"
     act = "Stop and unload" if answering else "Unload"
     why = "Its answers end where they are" if answering else "End its process; the next question loads it again"
     name = escape(short_name(resident.spec.id))

@@ -55,7 +55,7 @@ def test_a_device_with_what_is_free_who_has_the_rest_and_the_reason_for_its_form
 def test_a_model_that_is_idle() -> None:
     said = words(system_html(MACHINE, [IDLE]))
     assert "model:Q8_0 GGUF, Q8_0, 1,024 tokens of context, CPU" in said
-    assert "Idle for 3 min 2.0 GB 3.0 GB predicted 2 0 of up to 8 1,200 tokens held 25% of prompt tokens reused" in said
+    assert "Idle for 3 min 2.0 GB 3.0 GB predicted – 0 of up to 8 1,200 tokens held 25% of prompt tokens reused" in said
     assert said.count("Unload") == 1
 
 
@@ -141,8 +141,13 @@ def workers(server: Server) -> list[Any]:
 @pytest.mark.skipif(not GUIDE_GGUF.exists(), reason="needs assets/guide/guide-q8_0.gguf")
 def test_it_shows_what_goes_on_and_unloads_by_hand(page: Any) -> None:
     tab, models = page.get_by_role("tab", name="System"), page.locator(".mm-sys-models tbody tr")
+    page.wait_for_selector(".mm-chip:not([title='Looking for a GPU'])")
+    page.evaluate("document.querySelector('.mm-chip').textContent = 'CPU, 2 cores, 1 B of 2 B free'")  # long ago
     tab.click()
     page.get_by_text("None. A model on this machine").wait_for()
+    chip_and_tab = "[document.querySelector('.mm-chip'), document.querySelector('.mm-sys-free')]"
+    chip, free = page.evaluate(f"{chip_and_tab}.map((shown) => shown.textContent)")
+    assert chip == f"CPU, 2 cores, {free}"
     page.get_by_role("tab", name="Chat", exact=True).click()
     page.locator("#mm-prompt textarea").fill("What is a token?")
     page.locator("#mm-prompt textarea").press("Enter")
