@@ -100,7 +100,7 @@ function stopChoice() {
   box.addEventListener("change", () => localStorage.setItem(stopping, box.checked ? "1" : "0"));
   label.className = "mm-vote-stop";
   label.title = "A vote ends the answers that are still running";
-  label.append(box, line("", "Voting stops the others"));
+  label.append(box, line("", "A vote stops others"));
   return label;
 }
 
