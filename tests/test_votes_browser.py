@@ -94,7 +94,7 @@ def test_a_blind_vote_reaches_the_leaderboard(chat: Chat) -> None:
     heard = wire.text()
     assert "Model A" in heard and not NAMES.search(heard), "the server itself must not tell"
     first = chat.columns.nth(0).get_attribute("data-key")
-    chat.page.get_by_label("Voting stops the others").check()
+    chat.page.get_by_label("A vote stops others").check()
     vote(chat, "Model A is better").click()  # while the slow one still answers
     blind(chat, "shown")
     chat.finished()
