@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shlex
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -29,7 +31,8 @@ from .runfolder import Order
 FOLDER = ".trackio"  # beside the models; trackio's database
 OFFLINE = ".wandb"  # what Weights & Biases has not got yet
 REACH = 3.0  # seconds to wait for a server's door
-FLUSH = 5.0  # seconds that a tracker may take to finish once training has ended
+ANSWER = 4  # seconds that Weights & Biases may take to begin a run, and to send the rest of it at its end
+FLUSH = 12.0  # seconds that all trackers together may take to finish once training has ended
 
 Library: Any = integration_utils  # which has no types
 Say = Callable[[str], None]
@@ -66,7 +69,7 @@ class Aside(TrainerCallback):
         self._events.put(None)
         self._thread.join(seconds)
         if self._thread.is_alive():
-            self._say(f"{self.name} did not finish within {seconds:.0f} s; the run's own record has its curves.")
+            self._say(f"{self.name} did not finish in time; the run's own record has its curves.")
 
     def _put(self, event: str, args: Any, state: Any, control: Any, **more: Any) -> None:
         self._events.put((event, (args, copy.copy(state), control), more))
@@ -104,8 +107,9 @@ def tracked(order: Order, writer: Writer) -> Iterator[list[Aside]]:
     try:
         yield found
     finally:
+        deadline = time.monotonic() + FLUSH
         for tracker in found:
-            tracker.close()
+            tracker.close(max(0.0, deadline - time.monotonic()))
 
 
 def trackers(order: Order, settings: TrackingSettings, say: Say) -> list[Aside]:
@@ -145,7 +149,9 @@ def _wandb(order: Order, key: str, settings: TrackingSettings, say: Say) -> Asid
             "WANDB_CONSOLE": "off",
             "WANDB_DISABLE_CODE": "true",
             "WANDB_DISABLE_GIT": "true",
-            "WANDB_INIT_TIMEOUT": "20",
+            "WANDB_INIT_TIMEOUT": str(ANSWER),
+            "WANDB_FINISH_TIMEOUT": str(ANSWER),
+            "WANDB_FINISH_TIMEOUT_RAISES": "true",
             "WANDB_ERROR_REPORTING": "false",
         }
     )
@@ -158,16 +164,25 @@ def _wandb(order: Order, key: str, settings: TrackingSettings, say: Say) -> Asid
         return found
 
     def offline() -> TrainerCallback:
-        tell_libraries({"WANDB_MODE": "offline"})
-        say(f"Weights & Biases: the run is kept offline; send it later with: wandb sync {folder}/wandb/offline-run-*")
+        import_module("wandb").teardown()  # a run that could not begin holds its id until then
+        tell_libraries({"WANDB_MODE": "offline", "WANDB_FINISH_TIMEOUT": "0"})
+        say(f"Weights & Biases: the run is kept offline, in {folder / 'wandb'}")
         found: TrainerCallback = Library.WandbCallback()
         return found
 
-    return Aside("Weights & Biases", [online, offline], say, finish=_finish_wandb)
+    return Aside("Weights & Biases", [online, offline], say, finish=lambda: _finish_wandb(say))
 
 
-def _finish_wandb() -> None:
-    import_module("wandb").finish(quiet=True)  # the callback leaves that to the end of the process
+def _finish_wandb(say: Say) -> None:
+    """End the run, which the callback leaves to the end of the process; say how the server gets what it has not."""
+    run = import_module("wandb").run
+    place, kept = Path(run.dir).parent, run.offline
+    try:
+        run.finish()
+    except TimeoutError:
+        kept = True
+    if kept:
+        say(f"Weights & Biases has not got the whole run; send it with: wandb sync {shlex.quote(str(place))}")
 
 
 def reachable(url: str) -> bool:

@@ -6,10 +6,13 @@ import json
 import socket
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -148,21 +151,95 @@ def test_trackio_keeps_the_curves_beside_the_models(finished: Finished) -> None:
     assert ".trackio" not in Store(finished.settings).names()
 
 
+class Refusing(BaseHTTPRequestHandler):
+    """A server that refuses the key, whatever it is asked."""
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["content-length"]))
+        status, answer = self.answer(asked.decode())
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def answer(self, asked: str) -> tuple[int, object]:
+        return 401, {}
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class Failing(Refusing):
+    """A server that lets a run begin, and then takes nothing of it."""
+
+    def answer(self, asked: str) -> tuple[int, object]:
+        if "file_stream" in self.path:
+            return 500, {}
+        project = {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}}
+        run = json.loads(asked)["variables"].get("name")
+        bucket = {"id": "b", "name": run, "displayName": run, "config": "{}", "project": project}
+        answers = {
+            "RunResumeStatus": {"model": None},
+            "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
+            "CreateRunFiles": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}},
+        }
+        return 200, {"data": next((found for name, found in answers.items() if name in asked), {})}
+
+
+@contextmanager
+def server(kind: str) -> Iterator[str]:
+    """The address of a server that is "closed", "silent" (nothing is answered), "refusing" or "failing"."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing if kind == "failing" else Refusing) as served:
+        if kind == "closed":
+            served.server_close()
+        serving = kind in ("refusing", "failing")
+        if serving:
+            Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        if serving:
+            served.shutdown()
+
+
+def wandb_records(path: Path) -> list[Any]:
+    """All records of a .wandb file: a LevelDB log of protocol buffers. One that was cut fails."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, part, found = path.read_bytes(), 7, b"", []
+    while place < len(data):
+        if 32_768 - place % 32_768 < 7:  # the rest of a block that takes no header
+            place += 32_768 - place % 32_768
+            continue
+        size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        part += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # a whole record, or the end of one
+            found.append(Record.FromString(part))
+            part = b""
+    assert place == len(data) and not part, "the file was cut"
+    return found
+
+
 @pytest.mark.slow
 @needs("wandb")
-def test_a_run_without_network_is_kept_offline_for_weights_and_biases(place: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = server.getsockname()[1]
-    settings = settings_in(place)
-    own = TrackingSettings(wandb_key=SecretStr("k" * 40), wandb_url=f"http://127.0.0.1:{closed}")
-    jobs = Jobs(settings.model_copy(update={"tracking": own}), Cores(1))
-    base = TrainConfig(data=str(place / "data.csv"), base=str(place / "encoder"), name="unheard", epochs=1)
-    jobs.start(replace(base, precision="float32"))
-    *_, end = jobs.follow("unheard")
-    jobs.close()
+@pytest.mark.parametrize("kind", ["closed", "silent", "refusing", "failing"])
+def test_a_run_that_its_server_does_not_take_is_kept_whole_for_weights_and_biases(place: Path, kind: str) -> None:
+    settings, name = settings_in(place), f"unheard-{kind}"
+    base = TrainConfig(data=str(place / "data.csv"), base=str(place / "encoder"), name=name, epochs=1, batch_size=4)
+    with server(kind) as url:
+        own = TrackingSettings(wandb_key=SecretStr("k" * 40), wandb_url=url)
+        jobs = Jobs(settings.model_copy(update={"tracking": own}), Cores(1))
+        jobs.start(replace(base, precision="float32"))
+        *_, end = jobs.follow(name)
+        jobs.close()
     assert end.phase == "done", end.error
     said = "\n".join(end.log)
-    assert "cannot be reached" in said and "wandb sync" in said
-    assert list((settings.models.fine_tuned_dir / ".wandb" / "wandb").glob("offline-run-*/*.wandb"))
-    written = b"".join(path.read_bytes() for path in (jobs.store.runs / "unheard").rglob("*") if path.is_file())
+    assert "left out" not in said and "did not finish" not in said
+    assert ("kept offline" in said) == (kind != "failing")
+    kept = Path(said.rpartition("wandb sync ")[2].splitlines()[0])
+    assert kept.name.startswith("run-" if kind == "failing" else "offline-run-")
+    assert kept.is_relative_to(settings.models.fine_tuned_dir)
+    records = wandb_records(next(kept.glob("*.wandb")))
+    rows = [{item.nested_key[0]: json.loads(item.value_json) for item in record.history.item} for record in records]
+    steps = [row["train/global_step"] for row in rows if "train/loss" in row]
+    assert steps == list(range(1, end.total_steps + 1))
+    assert records[-1].HasField("exit")
+    written = b"".join(path.read_bytes() for path in (jobs.store.runs / name).rglob("*") if path.is_file())
     assert b"kkkk" not in written, "the key was written into the run's folder"
