@@ -26,9 +26,12 @@ def seal(folder: Path) -> None:
 def write_last(path: Path, text: str) -> None:
     """Write a small file so that it is there whole or not at all, after everything before it."""
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    _sync(part)
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        _sync(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     _sync(path.parent)
 
 

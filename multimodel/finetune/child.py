@@ -5,7 +5,6 @@ Started by torchrun or accelerate there are several; the first speaks, saves and
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from ..workers.process import pipes, settle
 from .control import APP, Control
 from .events import Silent, Writer
 from .runfolder import PLAN, Order, forget, lock_of
-from .store import disk_error
+from .store import FULL_CODES, disk_error
 
 PLANNING = 600.0  # seconds that the first process may take to make its plan
 WAIT = 30.0  # seconds for a process of an earlier app that is still saving
@@ -34,7 +33,6 @@ FULL = (
     "os error 122",
     "os error 27",
 )
-FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room; none in one's quota; none for a file so large
 LOST = ("Connection closed by peer", "Connection reset by peer", "NCCL remote process exited")
 OOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "DefaultCPUAllocator", "bad_alloc")
 

@@ -12,6 +12,7 @@ NAME/  model.safetensors, config.json, tokenizer files      the model, as any li
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,8 @@ import secrets
 import shutil
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ MISCLASSIFIED = "misclassified.json"
 CARD = "README.md"
 RUNS = ".runs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,62}")
+FULL_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room; none in one's quota; none for a file so large
 RESERVED = frozenset({"guide", "encoder", "con", "prn", "aux", "nul"})
 
 
@@ -126,38 +129,47 @@ class Store:
         return [file for file, row in rows.items() if _row(path / file) != row]
 
     def rename(self, old: str, new: str) -> Path:
-        """Give a model and its run another name. Raises InvalidName or ModelNotFound."""
+        """Give a model and its run another name, which its card and record say too.
+
+        Raises InvalidName, ModelNotFound, or TrainingError where the folders cannot be written; all is as before then.
+        """
         source, target = self.get(old).path, self.path(new)
         if self.taken(new) and check_name(new).casefold() != old.casefold():
             raise InvalidName(f"There is already a model or run {new!r}.", hint="Choose another name.")
-        os.rename(source, target)
-        if (self.runs / old).is_dir():
-            os.rename(self.runs / old, self.runs / target.name)
+        try:
+            with _moved({source: target, self.runs / source.name: self.runs / target.name}):
+                if not target.is_symlink():  # what it leads to is somebody else's
+                    _entitle(target)
+        except OSError as error:
+            raise disk_error(error, f"The name of {old}") from error
         return target
 
     def delete(self, name: str) -> None:
-        """Remove a model and the record of its run. It is out of the list at once. Raises ModelNotFound."""
-        for path in (self.get(name).path, self.runs / check_name(name)):
-            if path.is_dir():
-                self._discard(path)
+        """Remove a model and the record of its run. It is out of the list at once.
 
-    def _discard(self, path: Path) -> None:
-        gone = self.folder / f".gone-{secrets.token_hex(4)}"
-        os.rename(path, gone)
-        if gone.is_symlink():  # what it leads to is somebody else's
-            gone.unlink()
-        else:
-            shutil.rmtree(gone, ignore_errors=True)
+        Raises ModelNotFound, or TrainingError where the folders cannot be written; all is as before then.
+        """
+        gone = {path: self._gone() for path in (self.get(name).path, self.runs / check_name(name))}
+        try:
+            with _moved(gone):
+                pass
+        except OSError as error:
+            raise disk_error(error, f"The folder of {name}") from error
+        for path in gone.values():
+            _remove(path)
+
+    def _gone(self) -> Path:
+        """Where a folder goes that is about to be removed."""
+        return self.folder / f".gone-{secrets.token_hex(4)}"
 
     def publish(self, built: Path, name: str) -> Path:
         """Put a finished folder in its place, with its manifest; one that the same run made before is replaced."""
         write_manifest(built)
         target = self.path(name)
-        old = self.folder / f".gone-{secrets.token_hex(4)}"
-        if target.exists():
-            os.rename(target, old)
-        os.rename(built, target)
-        shutil.rmtree(old, ignore_errors=True)
+        old = self._gone()
+        with _moved({target: old, built: target}):
+            pass
+        _remove(old)
         return target
 
     def add(self, folder: Path, built: Path, name: str) -> Path:
@@ -165,21 +177,17 @@ class Store:
 
         A part of that name is replaced. No other file is touched, or counted anew; the model stays as old as it was.
         """
-        target, manifest = folder / name, folder / MANIFEST
-        age = manifest.stat()
-        whole = read(manifest)
-        others = {file: row for file, row in whole["files"].items() if not file.startswith(f"{name}/")}
-        rows = {f"{name}/{file.relative_to(built).as_posix()}": _row(file) for file in _files(built)}
-        if target.exists():
-            write_last(manifest, json.dumps(whole | {"files": others}, indent=2))
-            self._discard(target)
-        os.rename(built, target)
-        write_last(manifest, json.dumps(whole | {"files": dict(sorted((others | rows).items()))}, indent=2))
-        os.utime(manifest, ns=(age.st_atime_ns, age.st_mtime_ns))
+        target, old = folder / name, self._gone()
+        with _changing(folder, lambda file: file.startswith(f"{name}/")), _moved({target: old, built: target}):
+            pass
+        _remove(old)
         return target
 
     def zip(self, name: str, target: Path) -> Path:
-        """Pack a model into a zip file at `target`; half a file never has that name. Raises ModelNotFound, DiskFull."""
+        """Pack a model into a zip file at `target`; half a file never has that name.
+
+        Raises ModelNotFound, TrainingError where it cannot be written.
+        """
         path = self.get(name).path
         part = target.with_name(f"{target.name}.part")
         try:
@@ -198,10 +206,71 @@ class Store:
         return f"There is {', '.join(names[:5])}." if names else "Fine-tune one first."
 
 
+@contextmanager
+def _moved(names: Mapping[Path, Path]) -> Iterator[None]:
+    """Give folders, those that there are, other names: all of them if the block succeeds, else none. Raises OSError."""
+    with ExitStack() as undo:
+        for here, there in names.items():
+            if here.is_dir():
+                os.rename(here, there)
+                undo.callback(os.rename, there, here)
+        yield
+        undo.pop_all()
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():  # what it leads to is somebody else's
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _changing(folder: Path, chosen: Callable[[str], bool]) -> Iterator[None]:
+    """While some files of a model change, by their names, its manifest does not name them; so it is whole throughout.
+
+    No other file is counted anew, and the model stays as old as it was. Raises OSError.
+    """
+    manifest = folder / MANIFEST
+    age, whole = manifest.stat(), read(manifest)
+    others = {file: row for file, row in whole["files"].items() if not chosen(file)}
+    if others != whole["files"]:
+        write_last(manifest, json.dumps(whole | {"files": others}, indent=2))
+    try:
+        yield
+    finally:
+        rows = dict(sorted((others | _rows(folder, chosen)).items()))
+        write_last(manifest, json.dumps(whole | {"files": rows}, indent=2))
+        os.utime(manifest, ns=(age.st_atime_ns, age.st_mtime_ns))
+
+
+def _entitle(folder: Path) -> None:
+    """Write the name of a model's folder into its record and its card: into both, or none. Raises OSError."""
+    data = read(folder / METADATA)
+    old, new = str(data.get("name", "")), folder.name
+    asked = dict(data.get("parameters", {})) | {"name": new}
+    texts = {METADATA: json.dumps(data | {"name": new, "parameters": asked}, indent=2, ensure_ascii=False)}
+    with suppress(OSError, ValueError):  # there may be none, or one in other letters
+        text = (folder / CARD).read_text(encoding="utf-8")
+        texts[CARD] = text.replace(f"\n# {old}\n", f"\n# {new}\n", 1)
+    with _changing(folder, texts.__contains__), ExitStack() as undo:
+        for file, text in texts.items():
+            before = (folder / file).read_text(encoding="utf-8")
+            write_last(folder / file, text)
+            undo.callback(write_last, folder / file, before)
+        undo.pop_all()
+
+
 def write_manifest(folder: Path) -> None:
     """The manifest of a folder, after everything else."""
-    rows = {file.relative_to(folder).as_posix(): _row(file) for file in _files(folder) if file.name != MANIFEST}
+    rows = _rows(folder, lambda file: Path(file).name != MANIFEST)
     write_last(folder / MANIFEST, json.dumps({"format": 1, "files": rows}, indent=2))
+
+
+def _rows(folder: Path, chosen: Callable[[str], bool]) -> dict[str, dict[str, Any] | None]:
+    """What the manifest says of the files whose names are chosen."""
+    names = {file.relative_to(folder).as_posix(): file for file in _files(folder)}
+    return {name: _row(file) for name, file in names.items() if chosen(name)}
 
 
 def _row(path: Path) -> dict[str, Any] | None:
@@ -218,8 +287,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def disk_error(error: OSError, what: str) -> TrainingError:
     """A failure to write, with what to do."""
-    if isinstance(error, PermissionError):
-        hint = "Give this user the right to write there, or set FINE_TUNED_DIR to another folder."
-        return TrainingError(f"{what} could not be written: {error}", hint=hint)
-    hint = "Free some space and try again; nothing saved before is harmed."
-    return DiskFull(f"{what} could not be written: {error}", hint=hint)
+    if error.errno in FULL_CODES:
+        hint = "Free some space and try again; nothing saved before is harmed."
+        return DiskFull(f"{what} could not be written: {error}", hint=hint)
+    hint = "Set FINE_TUNED_DIR to a folder that can be written, or give this user the right to write there."
+    return TrainingError(f"{what} could not be written: {error}", hint=hint)

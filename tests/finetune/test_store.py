@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import subprocess
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from multimodel.errors import BrokenFile, InvalidName, ModelNotFound
+from multimodel.errors import BrokenFile, DiskFull, InvalidName, ModelNotFound, TrainingError
 from multimodel.finetune.export import safe_cell, write_csv
-from multimodel.finetune.store import MANIFEST, METADATA, METRICS, Store, check_name, write_manifest
+from multimodel.finetune.runfolder import Order
+from multimodel.finetune.store import CARD, MANIFEST, METADATA, METRICS, Store, check_name, disk_error, write_manifest
+from multimodel.finetune.types import TrainConfig
 
 from .support import settings_in
 
@@ -22,10 +28,22 @@ def stored(store: Store, name: str) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
     data = {"task": "single_label", "classes": ["a", "b"], "base": "encoder", "ended": "2026-01-01"}
-    (folder / METADATA).write_text(json.dumps(data))
+    (folder / METADATA).write_text(json.dumps(data | {"name": name, "parameters": {"name": name, "epochs": 3}}))
+    (folder / CARD).write_text(f"---\nlibrary_name: transformers\n---\n\n# {name}\n\nIt knows {name}.\n")
     (folder / METRICS).write_text(json.dumps({"accuracy": 0.9, "confusion": [[1]]}))
     write_manifest(folder)
     return folder
+
+
+def made(folder: Path) -> Path:
+    """A folder, made."""
+    folder.mkdir(parents=True)
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    """The files of a folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -87,6 +105,84 @@ def test_rename_takes_the_run_along_and_overwrites_nothing(store: Store) -> None
     with pytest.raises(ModelNotFound) as caught:
         store.rename("old", "newer")
     assert "new" in caught.value.hint
+
+
+def test_a_new_name_stands_in_card_and_record_and_run(store: Store) -> None:
+    folder = stored(store, "old")
+    Order(TrainConfig(data="d", name="old"), "", str(store.folder), "", "2026").save(made(store.runs / "old"))
+    stored(store, "newest")
+    os.utime(folder / MANIFEST, (1, 1))
+    target = store.rename("old", "new 2")
+    assert "\n# new 2\n\nIt knows old.\n" in (target / CARD).read_text()
+    data = json.loads((target / METADATA).read_text())
+    assert (data["name"], data["parameters"]) == ("new 2", {"name": "new 2", "epochs": 3})
+    assert Order.load(store.runs / "new 2").config.name == "new 2"
+    assert store.damaged("new 2") == [] and store.names() == ["newest", "new 2"]
+    assert set(json.loads((target / MANIFEST).read_text())["files"]) == files(target) - {MANIFEST}
+
+
+def test_at_no_moment_of_a_rename_is_the_model_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(store, "old")
+    moments: list[tuple[list[str], list[str]]] = []
+
+    def watched(change: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def done(here: Path, there: Path) -> None:
+            change(here, there)
+            moments.append((store.names(), [file for name in store.names() for file in store.damaged(name)]))
+
+        return done
+
+    monkeypatch.setattr(os, "replace", watched(os.replace))
+    monkeypatch.setattr(os, "rename", watched(os.rename))
+    store.rename("old", "new")
+    assert moments == [(["new"], [])] * 5  # the folder; the manifest, the record, the card, the manifest
+
+
+@pytest.fixture
+def fixed() -> Iterator[Callable[[Path], None]]:
+    """Takes from everybody the right to change a file or folder."""
+    done: list[Path] = []
+
+    def fix(path: Path) -> None:
+        if not shutil.which("chattr") or subprocess.run(["chattr", "+i", path], capture_output=True).returncode:
+            pytest.skip("this system cannot protect a file from its owner")
+        done.append(path)
+
+    yield fix
+    for path in done:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
+@pytest.mark.parametrize("part", ["a", ".runs/a", f"a/{CARD}", f"a/{METADATA}", f"a/{MANIFEST}"])
+def test_what_cannot_be_renamed_stays_as_it_is(store: Store, fixed: Callable[[Path], None], part: str) -> None:
+    stored(store, "a")
+    (made(store.runs / "a") / "run.json").write_text("{}")
+    before = {name: (store.folder / name).read_bytes() for name in files(store.folder)}
+    fixed(store.folder / part)
+    with pytest.raises(TrainingError) as caught:
+        store.rename("a", "b")
+    assert "FINE_TUNED_DIR" in caught.value.hint and not isinstance(caught.value, DiskFull)
+    assert {name: (store.folder / name).read_bytes() for name in files(store.folder)} == before
+    assert store.damaged("a") == []
+
+
+@pytest.mark.parametrize("part", ["a", ".runs/a"])
+def test_what_cannot_be_deleted_stays_as_it_is(store: Store, fixed: Callable[[Path], None], part: str) -> None:
+    stored(store, "a")
+    (made(store.runs / "a") / "run.json").write_text("{}")
+    before = files(store.folder)
+    fixed(store.folder / part)
+    with pytest.raises(TrainingError) as caught:
+        store.delete("a")
+    assert "FINE_TUNED_DIR" in caught.value.hint and files(store.folder) == before
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "ENOENT"])
+def test_a_folder_that_cannot_be_written_is_no_full_disk(code: str) -> None:
+    error = disk_error(OSError(getattr(errno, code), os.strerror(getattr(errno, code))), "The model")
+    full = code in ("ENOSPC", "EDQUOT", "EFBIG")
+    assert isinstance(error, DiskFull) == full
+    assert ("Free some space" in error.hint, "FINE_TUNED_DIR" in error.hint) == (full, not full)
 
 
 def test_delete_removes_one_model_and_its_run(store: Store) -> None:
