@@ -79,7 +79,7 @@ class Jobs:
         self._device = device
         self._line: list[_Work] = []  # in the order in which they came
         self._changed = Condition()  # the line: between the threads of the runs and the pages
-        self._views: dict[str, tuple[Reader, TrainUpdate]] = {}
+        self._views: dict[tuple[str, str], tuple[Reader, TrainUpdate]] = {}  # by name and birth
 
     def start(self, config: TrainConfig, data: Dataset | None = None) -> str:
         """Put a run in line; returns its name. `data`: rows that a page has read; they are repaired, split and kept.
@@ -172,16 +172,17 @@ class Jobs:
         with self._changed:
             if self._working(name) or runfolder.worked_on(folder):
                 raise TrainingError(f"{name} is running.", hint="Stop it first.")
-            self._views.pop(name, None)
+            self._views.pop((name, _created(folder)), None)
             checkpoints.remove(folder)
 
     def get(self, name: str) -> TrainUpdate:
         """A run as it stands now. Raises ModelNotFound."""
         folder = self._folder(name)
+        one = (name, _created(folder))  # the name may have been another run's before
         with self._changed:
-            reader, update = self._views.get(name) or (Reader(folder), TrainUpdate(name))
+            reader, update = self._views.get(one) or (Reader(folder), TrainUpdate(name))
             update = fold(update, reader.read())
-            self._views[name] = (reader, update)
+            self._views[one] = (reader, update)
         return self._placed(update)
 
     def all(self) -> list[TrainUpdate]:

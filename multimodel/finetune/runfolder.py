@@ -73,10 +73,10 @@ class Order:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The order of a run's folder. Raises BrokenFile."""
+        """The order of a run's folder, whose name is that of the run: it may have been renamed. Raises BrokenFile."""
         values = read(folder / RUN)
         try:
-            return cls(TrainConfig.of(values.pop("config")), **values)
+            return cls(TrainConfig.of({**values.pop("config"), "name": folder.name}), **values)
         except (TypeError, KeyError) as error:
             raise BrokenFile(f"{RUN} of {folder.name} is damaged: {error}", hint="Start the run anew.") from error
 

@@ -15,6 +15,7 @@ import pytest
 from multimodel.compute import Cores
 from multimodel.errors import InvalidName, ModelNotFound, TrainingError, WorkerCrashed
 from multimodel.finetune import checkpoints, sources
+from multimodel.finetune.events import Writer
 from multimodel.finetune.jobs import LOST, Jobs
 from multimodel.finetune.runfolder import Order
 from multimodel.finetune.types import TrainConfig
@@ -183,6 +184,32 @@ def test_a_folder_that_cannot_be_written_is_said(home: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         Jobs(settings_in(home)).start(config(home, "x"))
     assert caught.value.hint
+
+
+def test_a_run_whose_model_was_renamed_is_resumed_under_its_new_name(jobs: Jobs, home: Path) -> None:
+    name = jobs.start(config(home, "before", epochs=40))
+    eventually(lambda: training(jobs, name), 120)
+    jobs.stop(name)
+    *_, stopped = jobs.follow(name)
+    jobs.store.rename(name, "after")
+    jobs.resume("after")
+    *_, end = jobs.follow("after")
+    assert (end.phase, end.error) == ("done", None) and end.total_steps == stopped.total_steps
+    assert [update.run for update in jobs.all()] == jobs.store.names() == ["after"]
+    assert jobs.store.damaged("after") == []
+    assert "# after\n" in (jobs.store.path("after") / "README.md").read_text()
+
+
+def test_a_name_that_was_another_runs_before_shows_nothing_of_it(jobs: Jobs, home: Path) -> None:
+    for name, created in (("one", "2026-01-01"), ("two", "2026-01-02")):
+        folder = jobs.store.runs / name
+        folder.mkdir(parents=True)
+        Order(config(home, name), "", str(jobs.store.folder), "", created).save(folder)
+        Writer(folder).log(f"told by {name}")
+    assert [jobs.get(name).log for name in ("one", "two")] == [("told by one",), ("told by two",)]
+    shutil.rmtree(jobs.store.runs / "one")
+    (jobs.store.runs / "two").rename(jobs.store.runs / "one")
+    assert jobs.get("one").log == ("told by two",)
 
 
 def test_following_beats_while_nothing_is_new(jobs: Jobs, home: Path) -> None:
