@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from ..folder import CONFIG
 from ..hardware import cores, memory
-from . import store
+from . import onnx, store
 from .card import card
-from .events import Reader, finite, fold
+from .events import Reader, Writer, finite, fold
 from .judging import Judgement
 from .prepare import Prepared
 from .runfolder import Trained
@@ -48,6 +49,7 @@ def build(run: Prepared, found: Judgement, trained: Trained, session: Session) -
     folder.mkdir()
     run.model.save_pretrained(folder)
     run.tokenizer.save_pretrained(folder)
+    _readable(folder)
     found.labels.save(folder)
     session.mark("saving")
     data = metadata(run, trained, session)
@@ -56,7 +58,15 @@ def build(run: Prepared, found: Judgement, trained: Trained, session: Session) -
     _write(folder / store.MISCLASSIFIED, {"errors": found.errors})
     _write(folder / store.HISTORY, history(run))
     (folder / store.CARD).write_text(card(data, found.metrics), encoding="utf-8")
+    if (Path(run.order.models) / run.config.name / onnx.FOLDER).is_dir():  # the model that this one replaces
+        Writer(run.folder).log("The 8-bit export was of the model before; export it again.")
     return folder
+
+
+def _readable(folder: Path) -> None:
+    """Give the weights, which their library writes for this user alone, the rights that the other files have."""
+    for path in folder.glob("*.safetensors"):
+        path.chmod((folder / CONFIG).stat().st_mode)
 
 
 def _write(path: Path, value: Any) -> None:

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from bench.kills import Forks, ordered
 from multimodel.compute import Cores
 from multimodel.errors import BrokenFile, MissingDependency, ModelNotFound
 from multimodel.finetune import onnx
+from multimodel.finetune.control import STOP
 from multimodel.finetune.predict import Predictor, Predictors
 from multimodel.finetune.store import Store
+from multimodel.finetune.types import TrainConfig
 
 from ..support import needs
 from .conftest import Finished
-from .support import sentences, tiny_encoder
+from .support import sentences, settings_in, story, tiny_encoder
 
 installed = needs("onnx", "onnxscript", "onnxruntime")
 
@@ -145,3 +148,20 @@ def test_the_answer_reads_the_last_layer_where_the_head_does(place: Path, tmp_pa
     assert type(answers(other)) is Answers
     with torch.inference_mode():
         assert torch.equal(answers(other)(ids, mask), other(input_ids=ids, attention_mask=mask).logits)
+
+
+@pytest.mark.slow
+def test_who_trains_again_is_told_that_the_export_is_gone(place: Path, pool: Forks) -> None:
+    asked = TrainConfig(data=str(place / "data.csv"), base=str(place / "encoder"), name="again", precision="float32")
+    run, store = ordered(asked, settings_in(place)), Store(settings_in(place))
+    (run / STOP).touch()
+    pool.start(run)
+    assert pool.wait() == 0 and not any("8-bit" in line for line in story(run).log)
+    built = place / "built"
+    built.mkdir()
+    (built / "model_int8.onnx").write_bytes(b"eight bits")
+    store.add(store.path("again"), built, onnx.FOLDER)
+    pool.start(run)
+    assert pool.wait() == 0
+    assert "The 8-bit export was of the model before; export it again." in story(run).log
+    assert store.damaged("again") == [] and not (store.path("again") / onnx.FOLDER).exists()

@@ -70,6 +70,8 @@ def test_what_it_learnt_is_good_and_recorded(finished: Finished) -> None:
     card = (folder / "README.md").read_text()
     assert "# moods" in card and "data.csv" in card and str(folder.parent) not in card
     assert Store(finished.settings).damaged("moods") == []
+    rights = {path.name: path.stat().st_mode for path in folder.iterdir() if path.is_file()}
+    assert set(rights.values()) == {rights["config.json"]}, "another user may read only a part of the model"
 
 
 def test_any_library_can_load_the_folder(finished: Finished) -> None:
