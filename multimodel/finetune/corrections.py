@@ -58,7 +58,7 @@ class Corrections:
         return found
 
     def add(self, model: str, correction: Correction) -> None:
-        """Keep one; an earlier one of the same text is replaced. Raises InvalidName, BadRequest, DiskFull."""
+        """Keep one; an earlier one of the same text is replaced. Raises InvalidName, BadRequest, TrainingError."""
         if len(correction.text) > LONGEST:
             raise BadRequest("This text is too long to be kept.", hint=f"Shorten it to {LONGEST:,} characters.")
         made = correction.made or datetime.now(UTC).isoformat(timespec="seconds")
@@ -70,24 +70,27 @@ class Corrections:
             self._write(model, [*kept, new])
 
     def remove(self, model: str, text: str | None = None) -> None:
-        """Forget one, or without a text all. Raises InvalidName, DiskFull."""
+        """Forget one, or without a text all. Raises InvalidName, TrainingError."""
         with self._lock:
             self._write(model, [other for other in self.of(model) if text is not None and other.text != text])
 
     def rename(self, old: str, new: str) -> None:
-        """The model has another name now."""
-        with self._lock, suppress(FileNotFoundError):
-            self._path(old).rename(self._path(new))
+        """The model has another name now. Raises InvalidName, TrainingError."""
+        try:
+            with self._lock, suppress(FileNotFoundError):
+                self._path(old).rename(self._path(new))
+        except OSError as error:
+            raise disk_error(error, f"The corrections of {new}") from error
 
-    def csv(self, model: str, target: Path, *, whole: bool = False) -> Path:
-        """Write them as a table with the columns text and label. Raises DiskFull, DataError.
+    def csv(self, model: str, target: Path, *, whole: bool = False, safe: bool = True) -> Path:
+        """Write them as a table with the columns text and label. Raises TrainingError, DataError.
 
         `whole`: together with the rows the model was trained on, which keep their splits; where a text stands in both,
-        the correction counts.
+        the correction counts. `safe`: to be opened in a spreadsheet; a file to train on holds the texts as they were.
         """
         found = self.of(model)
         if not whole:
-            return write_csv(target, ["text", "label"], [[c.text, c.label] for c in found])
+            return write_csv(target, ["text", "label"], [[c.text, c.label] for c in found], safe=safe)
         known = rows.load(self._data(model))
         corrected = {c.text for c in found}
         old = [
@@ -95,7 +98,8 @@ class Corrections:
             for i in range(len(known))
             if known.texts[i] not in corrected
         ]
-        return write_csv(target, ["text", "label", "split"], [*old, *([c.text, c.label, "train"] for c in found)])
+        new = ([c.text, c.label, "train"] for c in found)
+        return write_csv(target, ["text", "label", "split"], [*old, *new], safe=safe)
 
     def has_rows(self, model: str) -> bool:
         """Whether the rows that a model was trained on are still here."""

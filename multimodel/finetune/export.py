@@ -27,14 +27,19 @@ def safe_cell(text: str) -> str:
     return text
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
-    """Write a table; half a file never has that name. With a mark, so that Excel reads it as UTF-8. Raises DiskFull."""
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]], *, safe: bool = True) -> Path:
+    """Write a table; half a file never has that name. With a mark, so that Excel reads it as UTF-8.
+
+    `safe`: for a person, who may open it in a spreadsheet; without, every cell is as it was, for a program that reads
+    it. Raises TrainingError where it cannot be written.
+    """
+    cell = safe_cell if safe else str
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("w", encoding="utf-8-sig", newline="") as file:
             out = csv.writer(file)
-            out.writerow(map(safe_cell, columns))
-            out.writerows([safe_cell(cell) for cell in row] for row in rows)
+            out.writerow(map(cell, columns))
+            out.writerows(map(cell, row) for row in rows)
         os.replace(part, path)
     except OSError as error:
         raise disk_error(error, path.name) from error

@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from multimodel.errors import BrokenFile, DiskFull, InvalidName, ModelNotFound, TrainingError
+from multimodel.finetune import data as rows
+from multimodel.finetune.corrections import Correction, Corrections
 from multimodel.finetune.export import safe_cell, write_csv
+from multimodel.finetune.reading import read
 from multimodel.finetune.runfolder import Order
 from multimodel.finetune.store import CARD, MANIFEST, METADATA, METRICS, Store, check_name, disk_error, write_manifest
 from multimodel.finetune.types import TrainConfig
@@ -240,3 +243,19 @@ def test_no_cell_of_an_export_is_a_formula(tmp_path: Path) -> None:
     lines = (tmp_path / "out.csv").read_text(encoding="utf-8-sig")
     assert lines.startswith("text\r\n") or lines.startswith("text\n")
     assert [safe_cell(cell)[0] for cell in evil] == ["'"] * 6 + ["o", "-", "1"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_corrections_are_trained_on_as_they_were_said(store: Store, tmp_path: Path, whole: bool) -> None:
+    corrections = Corrections(settings_in(tmp_path))
+    texts = ["=so so", "+1 for it", "-- not good", "@home, again", "'quoted'", 'she said "no"', "plain"]
+    for number, text in enumerate(texts):
+        corrections.add("moods", Correction(text, ("-", "+")[number % 2], "x", 0.5))
+    known = rows.Dataset(("=known", "@other"), ("-", "+"), ("train", "test"), (1, 2))
+    rows.save(known, made(store.runs / "moods") / "data.jsonl")
+    kept = ["=known", "@other"] if whole else []
+    table = read(corrections.csv("moods", tmp_path / "train.csv", whole=whole, safe=False))
+    assert [row[0] for row in table.rows] == [*kept, *texts]
+    assert {row[1] for row in table.rows} == {"-", "+"}
+    shown = read(corrections.csv("moods", tmp_path / "shown.csv", whole=whole))
+    assert [row[0] for row in shown.rows] == [safe_cell(text) for text in (*kept, *texts)]
