@@ -13,6 +13,15 @@ TASKS = {
 }
 NAMES = {"accuracy": "Accuracy", "f1": "Macro F1", "micro_f1": "Micro F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
 MOST_CLASSES = 100  # rows of the table
+TEMPERED = """
+Other programs do not divide by the temperature, and show other probabilities; with transformers they become these so:
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="the path of this folder")
+classify.model.register_forward_hook(lambda model, asked, said: type(said)(logits=said.logits / {temperature}))
+```"""
 
 
 def card(data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -58,8 +67,10 @@ def _calibration(found: Mapping[str, Any] | None) -> list[str]:
     if not found:
         return []
     before = f" (before it {found['ece_before']:.3f})" if "ece_before" in found else ""
-    degree = f" after temperature {found['temperature']:.2f}" if "temperature" in found else ""
-    return ["", f"Expected calibration error{degree}: {found['ece']:.3f}{before}."]
+    temperature = found.get("temperature", 1.0)
+    degree = f" after temperature {temperature:.2f}" if "temperature" in found else ""
+    how = [TEMPERED.format(temperature=temperature)] if temperature != 1.0 else []
+    return ["", f"Expected calibration error{degree}: {found['ece']:.3f}{before}.", *how]
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> str:

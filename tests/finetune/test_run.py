@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import multimodel
 from multimodel.errors import DataError, InvalidName
 from multimodel.finetune.api import finetune
+from multimodel.finetune.card import card
 from multimodel.finetune.jobs import Jobs
-from multimodel.finetune.store import Store
+from multimodel.finetune.predict import Predictor
+from multimodel.finetune.store import METADATA, METRICS, Store
 from multimodel.finetune.types import ENDED, TrainConfig
 
 from .conftest import Finished
@@ -79,6 +83,24 @@ def test_any_library_can_load_the_folder(finished: Finished) -> None:
 
     classify = pipeline("text-classification", model=str(Store(finished.settings).path("moods")), device="cpu")
     assert classify("the film was great and lovely")[0]["label"] == "pos"
+
+
+def test_the_card_says_how_others_get_the_same_probabilities(finished: Finished, tmp_path: Path) -> None:
+    model = shutil.copytree(Store(finished.settings).path("moods"), tmp_path / "tempered")
+    labels = json.loads((model / "label_map.json").read_text()) | {"temperature": 8.0}
+    (model / "label_map.json").write_text(json.dumps(labels))
+    metrics, record = (json.loads((model / name).read_text()) for name in (METRICS, METADATA))
+    assert "```python" not in card(record, metrics), "the temperature is 1: there is nothing to divide by"
+    metrics["calibration"]["temperature"] = 8.0
+    code = card(record, metrics).partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {}
+    exec(code.replace("the path of this folder", str(model)), found)
+    texts = ["the film was great", "an awful dull day"]
+    answers = Predictor(str(model), settings=finished.settings)(texts)
+    assert [said["label"] for said in found["classify"](texts)] == [own.label for own in answers]
+    scores = [own.score for own in answers]
+    assert [said["score"] for said in found["classify"](texts)] == pytest.approx(scores, abs=1e-4)
+    assert max(scores) < 0.95, "the temperature makes no difference"
 
 
 @pytest.mark.parametrize(
