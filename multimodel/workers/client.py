@@ -19,6 +19,7 @@ import psutil
 from ..errors import WorkerCrashed
 from ..types import Loaded, LoadOptions, Message, Prompt, PromptSize, SamplingParams
 from .process import reason, spawn
+from .prompt import OTHER_TEMPLATE
 from .protocol import Facts, Frame, Status, as_frames, encode, error_frame, error_from, prompt_from, read
 
 HEARTBEAT = 0.2  # seconds: how long a wait goes on before the one who waits may change their mind
@@ -217,7 +218,7 @@ class Worker:
             return WorkerCrashed(f"{self.name} was unloaded.", hint="Send the prompt again to load it.")
         if reason(code) == "SIGVTALRM":  # the limit of `prompt.time_limit`
             loops = f"The chat template of {self.name} did not come to an end, so its process was ended."
-            return WorkerCrashed(loops, hint="Choose another model, or load it with another chat template.")
+            return WorkerCrashed(loops, hint=OTHER_TEMPLATE)
         said = b"".join(self._said)[-STDERR_KEPT:].decode("utf-8", "replace").strip().splitlines()
         last = f" Its last words: {said[-1][:300]}" if said else ""
         hint = "Send the prompt again to start it anew. If it ends again, the file may be damaged or memory short."

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ THINKS = re.compile(r"(<think>|\[THINK\])\s*$")
 TEMPLATE_SECONDS = 2.0  # a template is code of the model's author, and a one-line loop can run for hours
 LAST_SECONDS = 10.0  # of processor: some loops run in native code, which nothing but the end of the process interrupts
 TEMPLATE_BYTES = 1 << 30  # it may take beside what the process has
+OTHER_TEMPLATE = "Choose another model, or load it with another chat template."
 
 
 def plain_prompt(messages: Sequence[Message]) -> str:
@@ -114,20 +116,49 @@ def render(template: Callable[[Sequence[Message]], str], messages: Sequence[Mess
         return render(template, messages[:-1]) + messages[-1].content
     try:
         with time_limit(TEMPLATE_SECONDS), memory_limit(TEMPLATE_BYTES):
-            try:
-                return template(messages)
-            except SecurityError:
-                raise
-            except TemplateError:
-                if not any(m.role == "system" for m in messages):
-                    raise
-                return template(system_folded(messages))
+            return _folded_if_refused(template, messages)
     except SecurityError as error:
-        raise BrokenFile(f"The chat template does what it may not: {error}", hint="Choose another model.") from error
-    except TemplateError as error:
-        raise BadRequest(f"The chat template refuses this conversation: {error}", hint="Start a new chat.") from error
-    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError) as error:
-        raise BrokenFile(f"The chat template does not work: {error!r}", hint="Choose another model.") from error
+        raise BrokenFile(f"The chat template does what it may not: {error}", hint=OTHER_TEMPLATE) from error
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError) as error:
+        if _refuses(error):
+            hint = "Start a new chat."
+            raise BadRequest(f"The chat template refuses this conversation: {error}", hint=hint) from error
+        raise BrokenFile(f"The chat template is broken: {_fault(error)}", hint=OTHER_TEMPLATE) from error
+
+
+def _folded_if_refused(template: Callable[[Sequence[Message]], str], messages: Sequence[Message]) -> str:
+    try:
+        return template(messages)
+    except Exception as error:
+        if not _refuses(error) or not any(m.role == "system" for m in messages):
+            raise
+        return template(system_folded(messages))
+
+
+def _refuses(error: BaseException) -> bool:
+    """Whether a template raised this on purpose: by the function that both libraries give it, each with its own error.
+
+    >>> def raise_exception(message):
+    ...     raise ValueError(message)
+    >>> try:
+    ...     raise_exception("System role not supported")
+    ... except ValueError as error:
+    ...     _refuses(error), _refuses(ValueError("of its own"))
+    (True, False)
+    """
+    *_, last = [None, *traceback.walk_tb(error.__traceback__)]
+    return last is not None and last[0].f_code.co_name == "raise_exception"
+
+
+def _fault(error: BaseException) -> str:
+    """What is wrong with a template, in one line.
+
+    >>> _fault(ZeroDivisionError("division by zero")), _fault(MemoryError())
+    ('ZeroDivisionError: division by zero', 'MemoryError')
+    """
+    first, _, _ = str(error).partition("\n")  # of a syntax error, the lines below are the template's own
+    line = f" in line {number}" if (number := getattr(error, "lineno", None)) else ""
+    return f"{type(error).__name__}{line}" + (f": {first}" if first else "")
 
 
 @contextmanager
@@ -168,9 +199,8 @@ def memory_limit(room: int) -> Generator[None]:
 
 
 def _too_slow(number: int, frame: FrameType | None) -> None:
-    raise BrokenFile(
-        f"The chat template of this model runs longer than {TEMPLATE_SECONDS:g} s.", hint="Choose another model."
-    )
+    slow = f"The chat template of this model runs longer than {TEMPLATE_SECONDS:g} s."
+    raise BrokenFile(slow, hint=OTHER_TEMPLATE)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

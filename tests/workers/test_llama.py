@@ -341,6 +341,29 @@ def test_a_template_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest
     runtime.close()
 
 
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ m.content }}{% endfor %}{% if messages | length > 1 %}{{ raise_exception('One turn only') }}{% endif %}"
+)
+
+
+def test_a_template_that_refuses_the_system_role_gets_it_inside_the_first_turn(tiny_gguf_file: Path) -> None:
+    runtime = llama.load(tiny_gguf_file, LoadOptions(chat_template=NO_SYSTEM), 1, lambda *_: None)
+    both = runtime.measure([Message("system", "ab"), Message("user", "cd")]).tokens
+    assert both == runtime.measure([Message("user", "ab\n\ncd")]).tokens
+    with pytest.raises(BadRequest, match=r"refuses this conversation: One turn only$"):
+        runtime.measure([Message("system", "ab"), Message("user", "cd"), Message("user", "ef")])
+    runtime.close()
+
+
+def test_a_template_that_is_broken_is_said_to_be(tiny_gguf_file: Path) -> None:
+    for text, says in (("{% for %}", "TemplateSyntaxError in line 1"), ("{{ nonesuch.name }}", "UndefinedError")):
+        runtime = llama.load(tiny_gguf_file, LoadOptions(chat_template=text), 1, lambda *_: None)
+        with pytest.raises(BrokenFile, match=f"is broken: {says}"):
+            ask(runtime, 1, "hi")
+        runtime.close()
+
+
 def test_the_context_is_as_long_as_asked(tiny_gguf_file: Path) -> None:
     for asked, given in ((100, 100), (4096, 512)):
         runtime = llama.load(tiny_gguf_file, LoadOptions(context_length=asked), 1, lambda *_: None)

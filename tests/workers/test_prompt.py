@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from multimodel.errors import BrokenFile
+from multimodel.errors import BadRequest, BrokenFile
 from multimodel.types import Message
 from multimodel.workers import prompt
 from multimodel.workers.prompt import render
@@ -28,7 +28,15 @@ def template(text: str) -> Callable[[Sequence[Message]], str]:
     """What both libraries do with the template of a model."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return lambda messages: ImmutableSandboxedEnvironment().from_string(text).render(messages=messages)
+    return lambda messages: ImmutableSandboxedEnvironment().from_string(text).render(messages=messages, **GIVEN)
+
+
+def raise_exception(message: str) -> None:
+    """What templates refuse a conversation by: a ValueError in the one library, a TemplateError in the other."""
+    raise ValueError(message)
+
+
+GIVEN = {"raise_exception": raise_exception}
 
 
 LOOPS = [
@@ -78,3 +86,31 @@ def test_the_limit_is_of_one_run_not_of_all(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(prompt, "TEMPLATE_SECONDS", 0.3)
     for _ in range(4):
         assert render(lambda messages: time.sleep(0.1) or "done", ASK) == "done"
+
+
+def test_what_a_template_refuses_is_told_in_its_words_after_the_system_text_was_folded() -> None:
+    refused: list[int] = []
+
+    def alternating(messages: Sequence[Message]) -> str:
+        refused.append(len(messages))
+        return template("{{ raise_exception('roles must alternate') }}")(messages)
+
+    with pytest.raises(BadRequest, match=r"refuses this conversation: roles must alternate$") as caught:
+        render(alternating, [Message("system", "Be brief."), *ASK])
+    assert refused == [2, 1] and caught.value.hint == "Start a new chat."
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{% for m in messages %}\n{% endif %}", "TemplateSyntaxError in line 2: .*unknown tag 'endif'"),
+        ("{{ messages | nonesuch }}", "TemplateAssertionError in line 1: No filter named 'nonesuch'"),
+        ("{{ nonesuch.name }}", "UndefinedError: 'nonesuch' is undefined$"),
+        ("{{ range(1, 2, 0) }}", r"ValueError: range\(\) arg 3 must not be zero$"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero$"),
+    ],
+)
+def test_one_that_is_broken_is_said_to_be_and_another_template_helps(text: str, says: str) -> None:
+    with pytest.raises(BrokenFile, match=f"^The chat template is broken: {says}") as caught:
+        render(template(text), ASK)
+    assert "\n" not in str(caught.value) and "another chat template" in caught.value.hint

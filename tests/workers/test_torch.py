@@ -377,6 +377,8 @@ def runtime_without_template(tiny: Any) -> Any:
         ("{{ raise_exception('roles must alternate') }}", BadRequest),
         ("{{ ''.__class__.__mro__ }}", BrokenFile),
         ("{{ 1 / 0 }}", BrokenFile),
+        ("{% for %}", BrokenFile),
+        ("{{ nonesuch.name }}", BrokenFile),
     ],
 )
 def test_a_hostile_or_broken_template_is_an_error(
