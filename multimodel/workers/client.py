@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
@@ -16,15 +17,31 @@ from typing import Any, BinaryIO, cast
 
 import psutil
 
-from ..errors import WorkerCrashed
+from ..errors import MultimodelError, NotEnoughMemory, WorkerCrashed
 from ..types import Loaded, LoadOptions, Message, Prompt, PromptSize, SamplingParams
 from .process import reason, spawn
 from .prompt import OTHER_TEMPLATE
-from .protocol import Facts, Frame, Status, as_frames, encode, error_frame, error_from, prompt_from, read
+from .protocol import (
+    MEMORY_HINT,
+    Facts,
+    Frame,
+    Status,
+    as_frames,
+    encode,
+    error_frame,
+    error_from,
+    prompt_from,
+    read,
+    says_out_of_memory,
+)
 
 HEARTBEAT = 0.2  # seconds: how long a wait goes on before the one who waits may change their mind
 GRACE = 2.0  # seconds: how long a child may take to end by itself
 STDERR_KEPT = 4096  # bytes
+CRASHED_HINT = (
+    "Send the prompt again to start it anew. If it ends again, download its file again, which may be damaged, "
+    "or close other models: memory may be short."
+)
 
 LOADING = 0  # the id under which the events of `load` are routed; requests count from one
 
@@ -213,16 +230,22 @@ class Worker:
             for queue in self._queues.values():
                 queue.put(self._ended)
 
-    def _obituary(self, code: int) -> WorkerCrashed:
+    def _obituary(self, code: int) -> MultimodelError:
         if self._closing:
             return WorkerCrashed(f"{self.name} was unloaded.", hint="Send the prompt again to load it.")
         if reason(code) == "SIGVTALRM":  # the limit of `prompt.time_limit`
             loops = f"The chat template of {self.name} did not come to an end, so its process was ended."
             return WorkerCrashed(loops, hint=OTHER_TEMPLATE)
+        last = self._last_words()
+        ended = f"The process of {self.name} ended ({reason(code)})." + (f" Its last words: {last}" if last else "")
+        if says_out_of_memory(last):
+            return NotEnoughMemory(ended, hint=MEMORY_HINT)
+        return WorkerCrashed(ended, hint=CRASHED_HINT)
+
+    def _last_words(self) -> str:
+        """The last line of its standard error; of native code without the folder that it was built in."""
         said = b"".join(self._said)[-STDERR_KEPT:].decode("utf-8", "replace").strip().splitlines()
-        last = f" Its last words: {said[-1][:300]}" if said else ""
-        hint = "Send the prompt again to start it anew. If it ends again, the file may be damaged or memory short."
-        return WorkerCrashed(f"The process of {self.name} ended ({reason(code)}).{last}", hint=hint)
+        return re.sub(r"^/\S*/(?=[^\s/]+:\d+: )", "", said[-1].strip())[:300] if said else ""
 
     def _read_stderr(self) -> None:
         with self._stderr:

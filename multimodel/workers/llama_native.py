@@ -22,10 +22,12 @@ from ..memory.context import ContextSettings, flash_attention
 from ..tools import Tools, template_form
 from ..types import LoadOptions, Message, SamplingParams
 from .constraint import Mask, Vocabulary
+from .protocol import MEMORY_HINT, says_out_of_memory
 
 BATCH = 512  # tokens a forward pass takes at most
 FEW = 8  # a sequence that fills less than this part of its room is copied quicker token by token: measured, 85M at 4096
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+DOWNLOAD_AGAIN = "Download the file again."
 ERROR = 4  # llama.cpp's log levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues the line before
 
 _said: deque[str] = deque(maxlen=8)
@@ -61,9 +63,10 @@ class Model:
         *,
         mapped: bool = True,
     ) -> None:
-        """Load it; `gpu_layers` below zero means all, `template` stands in for the model's own. Raises BrokenFile.
+        """Load it; `gpu_layers` below zero means all, `template` stands in for the model's own.
 
         `mapped`: the weights stay in the file, in pages that leave memory when it gets short; else they are read.
+        Raises BrokenFile, NotEnoughMemory.
         """
         self._template = template
         native.llama_backend_init()
@@ -76,8 +79,10 @@ class Model:
         _said.clear()
         handle = native.llama_model_load_from_file(str(path).encode(), params)
         del tell  # kept until here: C holds no reference
+        if not handle and says_out_of_memory(last_words()):
+            raise NotEnoughMemory(f"There is no room for {path.name}: {last_words()}", hint=MEMORY_HINT)
         if not handle:
-            raise BrokenFile(f"{path.name} cannot be loaded: {last_words()}", hint="Download the file again.")
+            raise BrokenFile(f"{path.name} cannot be loaded: {last_words()}", hint=DOWNLOAD_AGAIN)
         self.handle = handle
         self.vocab = native.llama_model_get_vocab(handle)
         self._pieces: dict[int, bytes] = {}

@@ -32,6 +32,7 @@ def spawn(
     own = {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "GGML_NO_BACKTRACE": "1",  # what a debugger prints would stand behind the words that say what was wrong
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), child_environment().get("PYTHONPATH", "")])),
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
     }

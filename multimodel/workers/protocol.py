@@ -34,7 +34,8 @@ not: what the token is made of, as one character a byte; its natural log-probabi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -44,6 +45,13 @@ from ..types import LoadOptions, Message, Prompt, PromptSize, SamplingParams, St
 
 Frame = dict[str, Any]
 SLOTS = 8  # answers a child works on at once, at most
+MEMORY_HINT = "Close other models or programs, choose a smaller model, or a shorter context length."
+_SHORT = re.compile(
+    r"out of memory|(insufficient|allocate|reserve) memory|memory allocation|(failed|unable) to allocate"
+    r"|std::bad_alloc|failed to map segment|mem_buffer != NULL",
+    re.IGNORECASE,
+)
+"""How libraries, the loader of shared libraries and native code say that there is no memory left."""
 
 
 def encode(frame: Frame) -> bytes:
@@ -259,11 +267,33 @@ def error_from(frame: Frame) -> MultimodelError:
     return by_name(frame["type"])(frame["message"], hint=frame["hint"])
 
 
+def says_out_of_memory(text: str) -> bool:
+    """Whether an error of native code is for want of memory.
+
+    >>> says_out_of_memory("std::bad_alloc"), says_out_of_memory("bad magic")
+    (True, False)
+    """
+    return bool(_SHORT.search(text))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one that led to it, is for want of memory.
+
+    >>> is_out_of_memory(ImportError("libtorch_cpu.so: failed to map segment from shared object"))
+    True
+    """
+    return any(isinstance(e, MemoryError) or says_out_of_memory(str(e)) for e in _with_causes(error))
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _own(error: BaseException) -> MultimodelError:
     if isinstance(error, MultimodelError):
         return error
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        hint = "Close other models or programs, choose a smaller model, or a shorter context length."
-        return NotEnoughMemory("The model ran out of memory.", hint=hint)
+    if is_out_of_memory(error):
+        return NotEnoughMemory("The model ran out of memory.", hint=MEMORY_HINT)
     return by_name("Unexpected")(f"{type(error).__name__}: {error}", hint="Try again; if it stays, report it.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..memory import Request, target_of
 from ..memory.torch_plan import model_of
 from ..types import LoadOptions
 from . import torch_adapter
-from .protocol import Facts, Progress
+from .protocol import Facts, Progress, is_out_of_memory
 from .torch_cache import cache_argument
 from .torch_packed import PACKED, PackedConfig, PackedLinear
 
@@ -72,16 +72,22 @@ def _own_errors(what: str) -> Generator[None]:
     """The library's many ways to say that a file is not what it should be, as ours."""
     try:
         yield
-    except (MultimodelError, MemoryError):
-        raise
-    except ImportError as error:
-        raise MissingDependency(f"{what} needs a package: {_first_line(error)}", hint="Install it.") from error
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BrokenFile(f"{what} cannot be loaded: {_first_line(error)}", hint=files.DOWNLOAD_AGAIN) from error
-    except RuntimeError as error:
-        if "out of memory" in str(error) or "can't allocate" in str(error):
+    except Exception as error:
+        if isinstance(error, MultimodelError) or is_out_of_memory(error):
             raise
-        raise BrokenFile(f"{what} does not fit together: {_first_line(error)}", hint=files.DOWNLOAD_AGAIN) from error
+        raise _own_error(what, error) from error
+
+
+def _own_error(what: str, error: Exception) -> Exception:
+    said = _first_line(error)
+    match error:
+        case ImportError():
+            return MissingDependency(f"{what} needs a package: {said}", hint="Install it.")
+        case SafetensorError() | OSError() | ValueError() | KeyError() | TypeError() | AttributeError():
+            return BrokenFile(f"{what} cannot be loaded: {said}", hint=files.DOWNLOAD_AGAIN)
+        case RuntimeError():
+            return BrokenFile(f"{what} does not fit together: {said}", hint=files.DOWNLOAD_AGAIN)
+    return error
 
 
 def _first_line(error: BaseException) -> str:
@@ -170,17 +176,27 @@ def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Prog
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # it would raise without saying which; `_check_weights` says
             **_attention(config),
         )
     model, info = loaded
-    if missing := sorted(info["missing_keys"]):  # the library fills them with random numbers
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BrokenFile(f"The weights of {missing[0]}{more} are missing.", hint=files.DOWNLOAD_AGAIN)
+    _check_weights(info)
     if not cache_argument(model):
         raise BrokenFile(
             f"{type(model).__name__} keeps no cache that can be used here.", hint="Choose a GGUF file of this model."
         )
     return model.to(device.kind).eval()
+
+
+def _check_weights(info: Mapping[str, Any]) -> None:
+    """Raise BrokenFile for weights that are missing or of another shape: the library fills them with random numbers."""
+    if wrong := sorted(info["mismatched_keys"]):
+        name, held, wanted = wrong[0]
+        sizes = f"{tuple(held)} in the file, {tuple(wanted)} by {files.CONFIG}"
+        raise BrokenFile(f"The model does not fit together: {name} is {sizes}.", hint=files.DOWNLOAD_AGAIN)
+    if missing := sorted(info["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BrokenFile(f"The weights of {missing[0]}{more} are missing.", hint=files.DOWNLOAD_AGAIN)
 
 
 def _format(dtype: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from threading import Thread
 import psutil
 import pytest
 
-from multimodel.errors import BrokenFile, WorkerCrashed
+from multimodel.errors import BrokenFile, MultimodelError, NotEnoughMemory, WorkerCrashed
 from multimodel.types import LoadOptions, Message, SamplingParams
 from multimodel.workers.client import Worker
 from multimodel.workers.protocol import Frame
@@ -131,6 +131,28 @@ def test_a_template_that_had_to_be_killed_is_named(worker: Worker) -> None:
     assert "another" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "last"),
+    [
+        (
+            b"/tmp/pip-install/vendor/ggml.c:16: GGML_ASSERT(ctx->mem_buffer != NULL) failed\n",
+            NotEnoughMemory,
+            "ggml.c:16",
+        ),
+        (b"terminate called\n  what():  std::bad_alloc\n", NotEnoughMemory, r"what\(\)"),
+        (b"/tmp/pip-install/vendor/ggml.c:16: GGML_ASSERT(a == b) failed\n", WorkerCrashed, "ggml.c:16"),
+    ],
+)
+def test_an_end_for_want_of_memory_is_told_as_such(
+    worker: Worker, said: bytes, kind: type[MultimodelError], last: str
+) -> None:
+    worker._said.append(said)
+    os.kill(worker.pid, signal.SIGABRT)
+    with pytest.raises(kind, match=rf"SIGABRT\)\. Its last words: {last}") as caught:
+        list(worker.generate(ASK, SamplingParams()))
+    assert "lose other models" in caught.value.hint
+
+
 @pytest.mark.parametrize("keep", [0, 100, 3000, 30_000])
 def test_a_broken_file_is_one_error(tiny_gguf_file: Path, tmp_path: Path, keep: int) -> None:
     path = tmp_path / "cut.gguf"
@@ -159,6 +181,7 @@ def test_the_child_gets_no_secrets_and_finds_the_package_anywhere(
     assert "canary" not in environment
     assert "HF_HUB_OFFLINE=1" in environment
     assert "OMP_NUM_THREADS=1" in environment
+    assert "GGML_NO_BACKTRACE=1" in environment  # else the last words of an abort are a debugger's
     assert "omp_wait_policy=passive" in environment.lower()  # OpenMP takes either case
 
 

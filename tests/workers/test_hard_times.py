@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from multimodel.errors import NotEnoughMemory, WorkerCrashed
 from multimodel.settings import Settings
 from multimodel.types import LoadOptions, Message, ModelId, SamplingParams, Snapshot
 from multimodel.workers.client import Worker
+from multimodel.workers.protocol import error_frame
 
-from ..support import needs
+from ..support import ROOT, needs
 
 pytestmark = [
     needs("llama_cpp", "gguf", "torch", "transformers"),
@@ -90,12 +92,45 @@ def test_memory_that_runs_out_while_loading_is_told(runtime: str, fixture: str, 
     worker = Worker("tiny", threads=1)
     try:
         limit(worker, 8 << 20)
-        with pytest.raises((NotEnoughMemory, WorkerCrashed)) as caught:
+        with pytest.raises(NotEnoughMemory) as caught:
             for _ in worker.load(runtime, request.getfixturevalue(fixture), LoadOptions()):
                 pass
-        assert caught.value.hint
+        assert "\n" not in str(caught.value) and "Close other models" in caught.value.hint
     finally:
         worker.close()
+
+
+WITHOUT_ROOM = """
+import resource, sys
+from pathlib import Path
+import psutil
+from multimodel.errors import NotEnoughMemory
+from multimodel.workers.llama_native import Model
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms,) * 2)
+try:
+    Model(Path(sys.argv[1]), 0, lambda done: None)
+except NotEnoughMemory as error:
+    print(error, error.hint)
+"""
+
+
+def test_a_gguf_file_without_room_for_it_is_not_called_damaged(tiny_gguf_file: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_ROOM, str(tiny_gguf_file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith(f"There is no room for {tiny_gguf_file.name}: ")
+    assert "Close other models" in done.stdout and "ownload" not in done.stdout
+
+
+def test_a_library_that_finds_no_room_is_not_called_missing() -> None:
+    from multimodel.workers.torch_load import _own_errors
+
+    for error in (
+        ImportError("libx.so: failed to map segment from shared object"),
+        OSError(12, "Cannot allocate memory"),
+    ):
+        with pytest.raises(type(error)) as caught, _own_errors("The model"):
+            raise error
+        assert error_frame(None, caught.value)["type"] == "NotEnoughMemory"
 
 
 def test_memory_that_runs_out_while_answering_ends_the_answer_and_the_next_one_is_whole(tmp_path: Path) -> None:

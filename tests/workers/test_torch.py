@@ -740,7 +740,7 @@ def no_text_model(folder: Path) -> None:
         (empty_tokenizer, "tokenizer"),
         (foreign_tokenizer, "do not belong together"),
         (remote_code, "program code"),
-        (other_shapes, "cannot be loaded|does not fit together"),
+        (other_shapes, r"does not fit together: model\.layers\.0\.\S+ is \(.*\) in the file, \(.*\) by config\.json"),
         (missing_shard, "1 weight files are missing"),
         (no_json, "cannot be read"),
         (unknown_architecture, "nonesuch"),
