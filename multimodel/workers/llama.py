@@ -25,7 +25,7 @@ from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
 from .attention import quicker_with_flash
 from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import Fitted, fit_and_read, left_out, measured, reserve
-from .llama_native import Context, Model, Sampler, device
+from .llama_native import DOWNLOAD_AGAIN, Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
 from .pages import worth_copying
 from .passes import Passes
@@ -52,6 +52,9 @@ def load(path: Path, options: LoadOptions, threads: int, progress: Progress) -> 
     model = Model(path, gpu_layers, told, options.chat_template, mapped=mapped)
     if not model.generates:
         raise BrokenFile(f"{path.name} is not a model that writes text.", hint="Choose a chat model.")
+    if model.train_context < 1:
+        says = f"its context would hold {model.fact('context_length')} tokens"
+        raise BrokenFile(f"{path.name} is damaged: {says}.", hint=DOWNLOAD_AGAIN)
     length = min(options.context_length or DEFAULT_CONTEXT, int(model.train_context * options.rope_factor))
     slot = length * model.cache_bytes * CACHE_TYPES[options.kv_type or "f16"][1] / CACHE_TYPES["f16"][1]
     slots = options.sequences or slots_within(free, int(slot), anyway=options.anyway)

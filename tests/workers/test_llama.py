@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -395,6 +397,16 @@ def test_little_memory_means_fewer_answers_at_once(tiny_gguf_file: Path, monkeyp
     runtime = llama.load(tiny_gguf_file, LoadOptions(), 1, lambda *_: None)
     assert runtime.facts.slots == 3
     runtime.close()
+
+
+@pytest.mark.parametrize("length", [0, 2**32 - 1])
+def test_a_file_whose_context_is_nonsense_is_damaged(tiny_folder: Path, tmp_path: Path, length: int) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "hf")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": length}))
+    with pytest.raises(BrokenFile, match=rf"is damaged: its context would hold {length} tokens\.$") as caught:
+        llama.load(tiny_gguf(folder, tmp_path / "odd.gguf"), LoadOptions(), 1, lambda *_: None)
+    assert "Download" in caught.value.hint
 
 
 def test_a_broken_file_is_refused_in_the_words_of_llama_cpp(tiny_gguf_file: Path, tmp_path: Path) -> None:
