@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,13 @@ from .gbnf import Grammar, grammar_from
 
 Mask = NDArray[np.bool_]
 """True for every allowed token, shape (vocabulary,)."""
+Draw = Callable[[Mask | None], int]
+"""Takes a token from those of a mask, or from all."""
 
 DONE = 0  # the stack with nothing left to match
 NOWHERE = 0  # the state without stacks
 MOST_STACKS = 10_000  # of one state: a grammar that can be read in too many ways
+LOOKED_AT = 4  # times top_k: so many of the likeliest tokens are asked about one by one, before all of a vocabulary
 MOST_WORK = 2_000_000  # stacks of all states of an answer: some seconds, some hundred megabytes
 
 DEAD_END = "This model has no token for what the grammar wants next, so the answer ends here."
@@ -140,11 +143,15 @@ class Walk:
 class Constraint:
     """The grammar of one answer, and how far the answer is in it."""
 
-    def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
+    def __init__(self, grammar: Grammar, vocabulary: Vocabulary, params: SamplingParams = SamplingParams()) -> None:
+        """`params`: how the draw narrows the tokens down."""
         self._vocabulary = vocabulary
         self._walk = Walk(grammar)
         self._at = self._walk.start
         self._masks: dict[int, Mask] = {}
+        some = params.top_k or params.min_p or (params.top_p is not None and params.top_p < 1)
+        self._narrowed = bool(params.temperature and some)
+        self._top_k = params.top_k or 0
 
     @property
     def complete(self) -> bool:
@@ -156,14 +163,18 @@ class Constraint:
         """Whether the answer can only end here."""
         return self._walk.over(self._at)
 
-    def choose(self, draw: Callable[[Mask | None], int]) -> int | None:
-        """The token that `draw` takes from all, or where that is not allowed, from those that are; None without any.
+    def choose(self, draw: Draw, likeliest: Callable[[int], Sequence[int]]) -> int | None:
+        """The token that `draw` takes from those that are allowed; None without any.
 
-        Raises BadRequest where the grammar cannot be followed.
+        A mask of a whole vocabulary takes long where most of it is allowed. So a draw from all tokens stands where it
+        is allowed, else there is another: together as likely as one draw from the allowed ones. That is not so where
+        top_k, top_p or min_p leave only some, for which ones hangs on what is allowed: there the mask comes first. For
+        top_k it may be of those alone that are left, found among the `likeliest(count)` tokens as `draw` sees them,
+        likeliest first. Raises BadRequest where the grammar cannot be followed.
         """
-        token = draw(None)
-        if not self._allows(token):
-            mask = self._mask()
+        token = None if self._narrowed else draw(None)
+        if token is None or not self._allows(token):
+            mask = self._mask(likeliest)
             if not mask.any():
                 return None
             token = draw(mask)
@@ -178,12 +189,22 @@ class Constraint:
         piece = self._vocabulary.pieces[token] if token < len(self._vocabulary.pieces) else b""
         return self._walk.after(self._at, piece) if piece else NOWHERE
 
-    def _mask(self) -> Mask:
-        if self._at not in self._masks:
-            mask = self._masks[self._at] = np.zeros(len(self._vocabulary.pieces), dtype=np.bool_)
-            mask[self._vocabulary.ids[self._matching()]] = True
-            mask[list(self._vocabulary.ends)] = self.complete
-        return self._masks[self._at]
+    def _mask(self, likeliest: Callable[[int], Sequence[int]]) -> Mask:
+        """What is allowed next, or as much of it as a draw can come to."""
+        if self._at in self._masks:
+            return self._masks[self._at]
+        if self._narrowed and self._top_k:
+            found = list(islice(filter(self._allows, likeliest(LOOKED_AT * self._top_k)), self._top_k))
+            if len(found) == self._top_k:
+                return self._of(found)
+        mask = self._masks[self._at] = self._of(self._vocabulary.ids[self._matching()])
+        mask[list(self._vocabulary.ends)] = self.complete
+        return mask
+
+    def _of(self, tokens: Sequence[int] | NDArray[np.int64]) -> Mask:
+        mask = np.zeros(len(self._vocabulary.pieces), dtype=np.bool_)
+        mask[tokens] = True
+        return mask
 
     def _matching(self) -> list[int]:
         """Where in the sorted vocabulary the tokens are that the grammar allows next."""
@@ -209,7 +230,7 @@ def constraint_from(params: SamplingParams, vocabulary: Callable[[], Vocabulary]
     """What the grammar or the JSON schema of a request asks for, None without one. Raises BadRequest."""
     if params.grammar is None and params.json_schema is None:
         return None
-    return Constraint(_grammar(params), vocabulary())
+    return Constraint(_grammar(params), vocabulary(), params)
 
 
 def _grammar(params: SamplingParams) -> Grammar:

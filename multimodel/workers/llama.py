@@ -405,7 +405,9 @@ class LlamaRuntime:
         if not constraint:
             return sampler.sample(self._context, index)
         logits = self._context.logits(index)
-        token = constraint.choose(lambda mask: sampler.draw(logits, mask))
+        token = constraint.choose(
+            lambda mask: sampler.draw(logits, mask), lambda count: sampler.likeliest(logits, count)
+        )
         if token is not None:
             sampler.say(token)
         return token

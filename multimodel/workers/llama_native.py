@@ -341,9 +341,8 @@ class Sampler:
 
     def __init__(self, params: SamplingParams, model: Model, prompt: Sequence[int], context_length: int) -> None:
         """`prompt` counts as said for the repetition penalty, as in the other runtime."""
-        self.handle = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
-        for part in _chain(params, model.vocab_size, context_length, prompt):
-            native.llama_sampler_chain_add(self.handle, part)
+        self._changes = _chain(_changes(params, model.vocab_size, context_length, prompt))
+        self.handle = _chain([self._changes, *_choice(params)])
 
     def sample(self, context: Context, index: int) -> int:
         """The next token, from the logits of a batch index."""
@@ -351,13 +350,18 @@ class Sampler:
 
     def draw(self, logits: NDArray[np.float32], mask: Mask | None) -> int:
         """A token from logits of shape (vocabulary,), where there is a mask one that it allows; not said yet."""
-        ids = np.arange(len(logits)) if mask is None else np.flatnonzero(mask)
-        candidates = np.zeros(len(ids), CANDIDATE)
-        candidates["id"], candidates["logit"] = ids, logits[ids]
-        data = candidates.ctypes.data_as(native.llama_token_data_p)
-        array = native.llama_token_data_array(data, len(ids), -1, False)
-        native.llama_sampler_apply(self.handle, ctypes.byref(array))
+        candidates = _candidates(np.arange(len(logits)) if mask is None else np.flatnonzero(mask), logits)
+        array = _applied(self.handle, candidates)
         return int(array.data[array.selected].id)
+
+    def likeliest(self, logits: NDArray[np.float32], count: int) -> Sequence[int]:
+        """So many tokens, likeliest first, with bias and penalties and before what narrows the choice."""
+        candidates = _candidates(np.arange(len(logits)), logits)
+        _applied(self._changes, candidates)
+        found = candidates["logit"]
+        best = np.argpartition(found, -min(count, len(found)))[-count:]
+        order: list[int] = best[np.argsort(-found[best])].tolist()
+        return order
 
     def say(self, token: int) -> None:
         """Count a drawn token as said."""
@@ -365,6 +369,20 @@ class Sampler:
 
     def close(self) -> None:
         native.llama_sampler_free(self.handle)
+
+
+def _candidates(ids: NDArray[np.int64], logits: NDArray[np.float32]) -> NDArray[np.void]:
+    found = np.zeros(len(ids), CANDIDATE)
+    found["id"], found["logit"] = ids, logits[ids]
+    return found
+
+
+def _applied(sampler: native.llama_sampler_p, candidates: NDArray[np.void]) -> native.llama_token_data_array:
+    """What a sampler makes of candidates, in their own memory."""
+    data = candidates.ctypes.data_as(native.llama_token_data_p)
+    array = native.llama_token_data_array(data, len(candidates), -1, False)
+    native.llama_sampler_apply(sampler, ctypes.byref(array))
+    return array
 
 
 def _rope(model: Model, options: LoadOptions) -> dict[str, Any]:
@@ -397,7 +415,15 @@ def _has_amx() -> bool:
     return b"AMX_INT8 = 1" in native.llama_print_system_info()
 
 
-def _chain(
+def _chain(parts: Iterable[native.llama_sampler_p]) -> native.llama_sampler_p:
+    """A sampler of several, which it frees with itself."""
+    chain: native.llama_sampler_p = native.llama_sampler_chain_init(native.llama_sampler_chain_default_params())
+    for part in parts:
+        native.llama_sampler_chain_add(chain, part)
+    return chain
+
+
+def _changes(
     params: SamplingParams, vocab_size: int, context_length: int, prompt: Sequence[int]
 ) -> Iterable[native.llama_sampler_p]:
     if params.logit_bias:
@@ -412,7 +438,6 @@ def _chain(
     frequency, presence = params.frequency_penalty or 0.0, params.presence_penalty or 0.0
     if frequency or presence:
         yield native.llama_sampler_init_penalties(vocab_size, context_length, 1.0, frequency, presence)
-    yield from _choice(params)
 
 
 def _choice(params: SamplingParams) -> Iterable[native.llama_sampler_p]:

@@ -43,7 +43,10 @@ class Sampler:
         if self._changes:
             logits = self._changed(logits.float().clone(), history)
         if self._constraint:
-            return self._constraint.choose(lambda mask: self._draw(_masked(logits, mask)))
+            return self._constraint.choose(
+                lambda mask: self._draw(_masked(logits, mask)),
+                lambda count: logits.topk(min(count, len(logits))).indices.tolist(),
+            )
         return self._draw(logits)
 
     def _draw(self, logits: torch.Tensor) -> int:
