@@ -129,6 +129,7 @@ class Slot:
     sequence: int
     tokens: list[int] = field(default_factory=list)
     answer: Answer | None = None
+    prompt: int = 0  # how many tokens its newest prompt has
     used: int = 0  # larger: more recently
 
 
@@ -170,7 +171,7 @@ class LlamaRuntime:
         slot = self._spare() if leader or request.fresh else self._place(prompt)
         if request.fresh:
             self._cut(slot, 0)
-        reused = 0 if leader else len(slot.tokens)
+        slot.prompt, reused = len(prompt), 0 if leader else len(slot.tokens)
         room = self._length - len(prompt)
         slot.answer = Answer(
             id=request.id,
@@ -276,15 +277,22 @@ class LlamaRuntime:
 
     def _place(self, prompt: Sequence[int]) -> Slot:
         """A free slot that holds as much of the prompt's beginning as any slot did, at least its last token missing."""
-        source = max(self._slots, key=lambda slot: (self._reusable(slot, prompt), slot.answer is None))
+        source = max(
+            self._slots,
+            key=lambda slot: (self._reusable(slot, prompt), slot.answer is None, self._repeats(slot, prompt)),
+        )
         shared = self._reusable(source, prompt)
-        if source.answer is None and 2 * shared >= len(source.tokens):
+        if source.answer is None and (2 * shared >= len(source.tokens) or self._repeats(source, prompt)):
             slot = source  # little is lost by cutting it back
         else:
             slot = self._spare()
             shared = self._copy(source, slot, shared)
         self._cut(slot, shared)
         return slot
+
+    def _repeats(self, slot: Slot, prompt: Sequence[int]) -> bool:
+        """Whether a prompt is the newest of a slot once more, which then holds nothing else but an answer to it."""
+        return slot.prompt == len(prompt) == self._reusable(slot, prompt) + 1
 
     def _spare(self) -> Slot:
         """The free slot that is missed least."""

@@ -107,6 +107,26 @@ def test_the_same_prompt_again_evaluates_its_last_token_only(runtime: llama.Llam
     assert text_of(events, 2) == first
 
 
+def test_a_short_prompt_again_is_reused_too_and_cuts_no_conversation_that_begins_with_it(
+    runtime: llama.LlamaRuntime,
+) -> None:
+    def asked(id: int, *turns: Message) -> Frame:
+        runtime.admit(Request(id, turns, SamplingParams(max_tokens=40)))
+        usage: Frame = done(run(runtime), id)["usage"]
+        return usage
+
+    hi = Message("user", "hi")
+    asked(1, hi)
+    again = asked(2, hi)
+    assert again["reused_tokens"] == again["input_tokens"] - 1 < 16
+    talk = (hi, Message("assistant", LONG * 2), Message("user", "And then?"))
+    asked(3, *talk)
+    for id in (4, 5):  # whichever slot it is read in
+        asked(id, hi)
+    after = asked(6, *talk)
+    assert after["reused_tokens"] == after["input_tokens"] - 1
+
+
 def test_a_prefix_is_shared_with_an_answer_under_way(runtime: llama.LlamaRuntime) -> None:
     expected = answer(runtime, LONG + "B", id=1)
     for slot in runtime._slots:
