@@ -8,17 +8,46 @@ from typing import NamedTuple
 from ..errors import ContextLengthExceeded
 from ..types import Message, PromptSize
 
-Count = Callable[[Sequence[Message]], int]
-"""The number of tokens a conversation takes once it is rendered."""
-Read = Callable[[Sequence[Message]], list[int]]
-"""The tokens of a conversation."""
+FIRST_LOOK = 16  # characters of a text for each token of the context: most have four a token
+FAR = 2  # times the context: whoever is as far beyond it in a part of a text need not see the rest
+
+
+class Reading(NamedTuple):
+    """The tokens of a rendered conversation; of one that is far too long only about how many."""
+
+    size: int
+    tokens: list[int]
+    estimated: bool = False  # then there are no tokens
+
+
+Read = Callable[[Sequence[Message]], Reading]
+"""Renders a conversation and reads it."""
 
 
 class Fitted(NamedTuple):
-    """The messages that are sent, and how many older ones are not."""
+    """The messages that are sent, how many older ones are not, and the tokens of those that are."""
 
     kept: tuple[Message, ...]
     dropped: int
+    tokens: list[int]
+
+
+def reading(text: str, tokens: Callable[[str], list[int]], context_length: int) -> Reading:
+    """A text as `tokens` cuts it, or an estimate from its beginning where that alone is twice the context.
+
+    Cutting takes a second for each megabyte, and all answers of a model wait for it.
+
+    >>> reading("a b", str.split, 4), reading("abc " * 1000, str.split, 4)
+    (Reading(size=2, tokens=['a', 'b'], estimated=False), Reading(size=1000, tokens=[], estimated=True))
+    """
+    size = FIRST_LOOK * context_length
+    while size < len(text):
+        found = len(tokens(text[:size]))
+        if found > FAR * context_length:
+            return Reading(found * len(text) // size, [], estimated=True)
+        size *= 4
+    whole = tokens(text)
+    return Reading(len(whole), whole)
 
 
 def reserve(max_tokens: int | None, context_length: int) -> int:
@@ -31,56 +60,58 @@ def reserve(max_tokens: int | None, context_length: int) -> int:
     return quarter if max_tokens is None else min(max_tokens, quarter)
 
 
-def fit_and_read(
-    messages: Sequence[Message], read: Read, context_length: int, reserve: int
-) -> tuple[Fitted, list[int]]:
-    """What fits, and its tokens: rendering and reading a long history takes a while, so it is done once."""
-    tokens: list[int] = []
-
-    def count(some: Sequence[Message]) -> int:
-        tokens[:] = read(some)
-        return len(tokens)
-
-    return fit(messages, count, context_length, reserve), tokens  # what is kept is counted last
-
-
-def fit(messages: Sequence[Message], count: Count, context_length: int, reserve: int) -> Fitted:
+def fit(messages: Sequence[Message], read: Read, context_length: int, reserve: int) -> Fitted:
     """Leave out the oldest turns, never a system message, until prompt and `reserve` tokens of answer fit.
 
     What is kept of the history begins with a user message, as most chat templates demand. The last one may eat into
     the reserve. Raises ContextLengthExceeded where it does not fit even alone.
 
     >>> turns = [Message("user", "a b"), Message("assistant", "c"), Message("user", "d e")]
-    >>> words = lambda some: sum(len(m.content.split()) for m in some)
+    >>> words = lambda some: reading(" ".join(m.content for m in some), str.split, 6)
     >>> fit(turns, words, context_length=6, reserve=2).dropped
     2
     """
-    if count(messages) + reserve <= context_length:
-        return Fitted(tuple(messages), 0)
+    read = _once(read)
+    if read(messages).size + reserve <= context_length:
+        return Fitted(tuple(messages), 0, read(messages).tokens)
     starts = [i for i, m in enumerate(messages) if m.role == "user"] or [len(messages) - 1]
     low, high = 0, len(starts) - 1
     while low < high:  # the later the start, the shorter the prompt
         middle = (low + high) // 2
-        fits = count(_since(messages, starts[middle])) + reserve <= context_length
+        fits = read(_since(messages, starts[middle])).size + reserve <= context_length
         low, high = (low, middle) if fits else (middle + 1, high)
     kept = _since(messages, starts[low])
-    needed = count(kept)
+    needed, tokens, estimated = read(kept)
     if needed >= context_length:
+        about = "about " if estimated else ""
         raise ContextLengthExceeded(
-            f"The message takes {needed} tokens, the model's context holds {context_length}.",
+            f"The message takes {about}{needed} tokens, the model's context holds {context_length}.",
             hint="Shorten it, or load the model with a larger context length.",
         )
-    return Fitted(kept, len(messages) - len(kept))
+    return Fitted(kept, len(messages) - len(kept), tokens)
 
 
-def measured(messages: Sequence[Message], count: Count, context_length: int) -> PromptSize:
+def _once(read: Read) -> Read:
+    """The same for parts of one conversation that are told apart by their lengths, each read once."""
+    known: dict[int, Reading] = {}
+
+    def known_or_read(some: Sequence[Message]) -> Reading:
+        if len(some) not in known:
+            known[len(some)] = read(some)
+        return known[len(some)]
+
+    return known_or_read
+
+
+def measured(messages: Sequence[Message], read: Read, context_length: int) -> PromptSize:
     """The size of the whole conversation, and how many messages `fit` would leave out."""
-    tokens = count(messages)
+    read = _once(read)
+    whole = read(messages)
     try:
-        dropped = fit(messages, count, context_length, reserve(None, context_length)).dropped
+        dropped = fit(messages, read, context_length, reserve(None, context_length)).dropped
     except ContextLengthExceeded:
         dropped = 0  # leaving out does not help: `tokens` above `context_length` says so
-    return PromptSize(tokens, context_length, dropped)
+    return PromptSize(whole.size, context_length, dropped, whole.estimated)
 
 
 def left_out(dropped: int) -> str:

@@ -24,7 +24,7 @@ from ..tools import Tools, in_words
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
 from .attention import quicker_with_flash
 from .constraint import DEAD_END, Constraint, constraint_from
-from .fit import Fitted, fit_and_read, left_out, measured, reserve
+from .fit import Fitted, Reading, fit, left_out, measured, reading, reserve
 from .llama_native import DOWNLOAD_AGAIN, Context, Model, Sampler, device
 from .logprobs import check_bias, logprob_frame
 from .pages import worth_copying
@@ -166,7 +166,7 @@ class LlamaRuntime:
         check_bias(request.params, self._model.vocab_size)
         constraint = constraint_from(request.params, lambda: self._model.vocabulary)
         tools, said = tools_of(request, self.facts.tools)
-        (_, dropped), prompt = self._fit(request, tools)
+        _, dropped, prompt = self._fit(request, tools)
         leader = None if request.fresh else self._leader(prompt)
         slot = self._spare() if leader or request.fresh else self._place(prompt)
         if request.fresh:
@@ -195,7 +195,7 @@ class LlamaRuntime:
     def inspect(self, request: Request) -> Prompt:
         """See `protocol.Runtime`."""
         tools, _ = tools_of(request, self.facts.tools)
-        (kept, dropped), read = self._fit(request, tools)
+        kept, dropped, read = self._fit(request, tools)
         tokens = tuple((token, self._model.name(token)) for token in read)
         clean = self._clean(kept)
         return Prompt(self._rendered(clean, tools), tokens, dropped, shorter(kept, clean))
@@ -230,7 +230,7 @@ class LlamaRuntime:
 
     def measure(self, messages: Sequence[Message]) -> PromptSize:
         """See `protocol.Runtime`."""
-        return measured(messages, self._count, self._length)
+        return measured(messages, self._read, self._length)
 
     def set_threads(self, count: int) -> None:
         """See `protocol.Runtime`."""
@@ -255,12 +255,12 @@ class LlamaRuntime:
 
     # The prompt
 
-    def _fit(self, request: Request, tools: Tools) -> tuple[Fitted, list[int]]:
+    def _fit(self, request: Request, tools: Tools) -> Fitted:
         spare = reserve(request.params.max_tokens, self._length)
-        return fit_and_read(request.messages, lambda some: self._prompt(some, tools), self._length, spare)
+        return fit(request.messages, lambda some: self._read(some, tools), self._length, spare)
 
-    def _prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
-        return self._model.tokens(self._rendered(self._clean(messages), tools))
+    def _read(self, messages: Sequence[Message], tools: Tools = None) -> Reading:
+        return reading(self._rendered(self._clean(messages), tools), self._model.tokens, self._length)
 
     def _clean(self, messages: Sequence[Message]) -> Sequence[Message]:
         return without_specials(messages if self.facts.tools else in_words(messages), self._model.specials)
@@ -269,9 +269,6 @@ class LlamaRuntime:
         if not self._model.template:
             return plain_prompt(clean)
         return render(lambda some: self._model.apply_template(some, tools), clean)
-
-    def _count(self, messages: Sequence[Message]) -> int:
-        return len(self._prompt(messages))
 
     # The cache
 

@@ -17,7 +17,7 @@ from ..hardware import memory
 from ..tools import Tools, in_words, template_form
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize, Usage
 from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
-from .fit import Fitted, fit_and_read, left_out, measured, reserve
+from .fit import Fitted, Reading, fit, left_out, measured, reading, reserve
 from .logprobs import check_bias, logprob_frame
 from .prefill import Chunks
 from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
@@ -101,7 +101,7 @@ class TorchRuntime:
         constraint = constraint_from(request.params, lambda: self._vocabulary)
         context, asked = self.facts.context_length, request.params.max_tokens
         tools, said = tools_of(request, self.facts.tools)
-        (_, dropped), tokens = self._fit(request, tools)
+        _, dropped, tokens = self._fit(request, tools)
         if not tokens:
             raise BadRequest("There is nothing to answer.", hint="Write a prompt.")
         self._answers[request.id] = Answer(
@@ -124,7 +124,7 @@ class TorchRuntime:
     def inspect(self, request: Request) -> Prompt:
         """See `protocol.Runtime`."""
         tools, _ = tools_of(request, self.facts.tools)
-        (kept, dropped), read = self._fit(request, tools)
+        kept, dropped, read = self._fit(request, tools)
         tokens = tuple((token, self._name(token)) for token in read)
         clean = self._clean(kept)
         return Prompt(self._rendered(clean, tools), tokens, dropped, shorter(kept, clean))
@@ -157,7 +157,7 @@ class TorchRuntime:
 
     def measure(self, messages: Sequence[Message]) -> PromptSize:
         """See `protocol.Runtime`."""
-        return measured(messages, self._count, self.facts.context_length)
+        return measured(messages, self._reading, self.facts.context_length)
 
     def set_threads(self, count: int) -> None:
         """See `protocol.Runtime`."""
@@ -293,16 +293,15 @@ class TorchRuntime:
     def _name(self, token: int) -> bytes:
         return self._pieces[token] or str(self._tokenizer.convert_ids_to_tokens(token) or "").encode()
 
-    def _fit(self, request: Request, tools: Tools) -> tuple[Fitted, list[int]]:
+    def _fit(self, request: Request, tools: Tools) -> Fitted:
         context, asked = self.facts.context_length, request.params.max_tokens
-        return fit_and_read(request.messages, lambda some: self._tokens(some, tools), context, reserve(asked, context))
+        return fit(request.messages, lambda some: self._reading(some, tools), context, reserve(asked, context))
 
-    def _count(self, messages: Sequence[Message]) -> int:
-        return len(self._tokens(messages))
+    def _reading(self, messages: Sequence[Message], tools: Tools = None) -> Reading:
+        return reading(self._rendered(self._clean(messages), tools), self._tokens, self.facts.context_length)
 
-    def _tokens(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
+    def _tokens(self, text: str) -> list[int]:
         """The prompt. A chat template writes the special tokens itself; plain text gets the tokenizer's own."""
-        text = self._rendered(self._clean(messages), tools)
         return list(self._tokenizer(text, add_special_tokens=self.facts.template != "own").input_ids)
 
     def _clean(self, messages: Sequence[Message]) -> Sequence[Message]:

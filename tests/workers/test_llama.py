@@ -345,6 +345,15 @@ def test_a_message_that_cannot_fit_is_refused_and_nothing_changes(runtime: llama
     assert answer(runtime, "hello") == before
 
 
+def test_a_megabyte_is_refused_by_its_beginning(runtime: llama.LlamaRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[int] = []
+    whole = runtime._model.tokens
+    monkeypatch.setattr(runtime._model, "tokens", lambda text: cut.append(len(text)) or whole(text))
+    with pytest.raises(ContextLengthExceeded, match=r"takes about \d{6,} tokens, the model's context holds 512"):
+        ask(runtime, 1, LONG * 15_000)
+    assert sum(cut) < 20_000 and runtime.active() == 0
+
+
 def test_a_model_without_template_continues_text_and_says_so(base_folder: Path, tmp_path: Path) -> None:
     runtime = llama.load(tiny_gguf(base_folder, tmp_path / "base.gguf"), LoadOptions(), 1, lambda *_: None)
     notes = ask(runtime, 1, "abc")
