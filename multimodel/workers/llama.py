@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from ..errors import BadRequest, BrokenFile, MissingDependency, TooLarge
 from ..hardware import memory
@@ -26,7 +28,7 @@ from .attention import quicker_with_flash
 from .constraint import DEAD_END, Constraint, constraint_from
 from .fit import Fitted, Reading, fit, left_out, measured, reading, reserve
 from .llama_native import DOWNLOAD_AGAIN, Context, Model, Sampler, device
-from .logprobs import check_bias, logprob_frame
+from .logprobs import check_bias, check_number, logprob_frame
 from .pages import worth_copying
 from .passes import Passes
 from .prefill import Chunks
@@ -395,7 +397,7 @@ class LlamaRuntime:
             return [{"event": "reading", "id": answer.id, "fraction": round(read, 3)}]
         try:
             token = self._choose(answer, answer.logits)
-        except BadRequest as error:  # a grammar that cannot be followed any further
+        except (BadRequest, BrokenFile) as error:  # a grammar that cannot be followed any further, or no numbers
             self.drop(answer.id)
             return [error_frame(answer.id, error)]
         events = self._said(answer, token, self._accept(answer, token), answer.logits)
@@ -405,11 +407,17 @@ class LlamaRuntime:
         return events
 
     def _choose(self, answer: Answer, index: int) -> int | None:
-        """The next token; None where the grammar allows none."""
+        """The next token; None where the grammar allows none. Raises BrokenFile where its logit is no number."""
         constraint, sampler = answer.constraint, answer.sampler
-        if not constraint:
-            return sampler.sample(self._context, index)
-        logits = self._context.logits(index)
+        if constraint:
+            token = self._constrained(constraint, sampler, self._context.logits(index))
+        else:
+            token = sampler.sample(self._context, index)
+        if token is not None:
+            check_number(self._context.logit(index, token))
+        return token
+
+    def _constrained(self, constraint: Constraint, sampler: Sampler, logits: NDArray[np.float32]) -> int | None:
         token = constraint.choose(
             lambda mask: sampler.draw(logits, mask), lambda count: sampler.likeliest(logits, count)
         )

@@ -296,6 +296,10 @@ class Context:
         """The logits of a batch index, shape (vocabulary,): a view that the next `decode` overwrites."""
         return np.ctypeslib.as_array(native.llama_get_logits_ith(self.handle, index), (self._vocab_size,))
 
+    def logit(self, index: int, token: int) -> float:
+        """One of them."""
+        return float(native.llama_get_logits_ith(self.handle, index)[token])
+
     def cut(self, sequence: int, length: int) -> bool:
         """Keep the first `length` tokens of a sequence; False: this cache cannot, and the sequence is now empty.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadRequest
+from ..errors import BadRequest, BrokenFile
 from ..types import SamplingParams
 
 Bytes = Callable[[int], bytes]
@@ -32,6 +33,19 @@ def logprob_frame(logits: NDArray[np.float32], token: int, top: int, piece: Byte
 
 def _text(data: bytes) -> str:
     return data.decode("latin-1")
+
+
+def check_number(logit: float) -> None:
+    """Raise BrokenFile for a logit that is none: too large for its format, or made from such a weight.
+
+    >>> check_number(-math.inf), check_number(3.5)
+    (None, None)
+    """
+    if not logit < math.inf:
+        raise BrokenFile(
+            "What this model computes are no numbers: its file is damaged, or they are too large for their format.",
+            hint="Download the file again, or choose another number format or quantisation.",
+        )
 
 
 def check_bias(params: SamplingParams, vocabulary: int) -> None:

@@ -18,7 +18,7 @@ from ..tools import Tools, in_words, template_form
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize, Usage
 from .constraint import DEAD_END, Constraint, Vocabulary, constraint_from
 from .fit import Fitted, Reading, fit, left_out, measured, reading, reserve
-from .logprobs import check_bias, logprob_frame
+from .logprobs import check_bias, check_number, logprob_frame
 from .prefill import Chunks
 from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, shorter, tools_of, without_specials
 from .protocol import Frame, Progress, Request, error_frame, prompt_frame
@@ -244,6 +244,7 @@ class TorchRuntime:
         return frames
 
     def _choose(self, answer: Answer, logits: torch.Tensor) -> list[Frame]:
+        check_number(float(logits.max()))  # NaN where one of them is
         token = answer.sampler.pick(logits, answer.tokens)
         text, reason = self._accept(answer, token)
         frames = self._said(answer, token, text, logits)

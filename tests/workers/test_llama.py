@@ -428,6 +428,22 @@ def test_little_memory_means_fewer_answers_at_once(tiny_gguf_file: Path, monkeyp
     runtime.close()
 
 
+def test_weights_that_are_no_numbers_end_the_answer_and_it_says_so(tiny_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_folder, tmp_path / "hf")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors")
+    runtime = llama.load(tiny_gguf(folder, tmp_path / "nan.gguf"), LoadOptions(), 1, lambda *_: None)
+    for id, wish in enumerate(({}, {"temperature": 1.0, "top_k": 5}, {"grammar": "root ::= [a-f]+"})):
+        ask(runtime, id, "hello", **wish)
+        *_, last = run(runtime)
+        assert (last["event"], last["type"]) == ("error", "BrokenFile") and "no numbers" in last["message"]
+        assert runtime.active() == 0 and "another number format" in last["hint"]
+    runtime.close()
+
+
 @pytest.mark.parametrize("length", [0, 2**32 - 1])
 def test_a_file_whose_context_is_nonsense_is_damaged(tiny_folder: Path, tmp_path: Path, length: int) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "hf")

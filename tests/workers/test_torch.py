@@ -636,6 +636,22 @@ def test_slow_steps_make_the_pieces_smaller(tiny_folder: Path, monkeypatch: pyte
     assert sizes == [256, 8, 8]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_end_the_answer_and_it_says_so(
+    tiny_folder: Path, tmp_path: Path, value: float
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(tiny_folder, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"].fill_(value)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    model = runtime(folder)
+    for id, wish in enumerate(({}, {"temperature": 1.0, "top_k": 5}, {"grammar": "root ::= [a-f]+"})):
+        *_, last = answer(model, request(id, max_tokens=8, **wish))
+        assert (last["event"], last["type"]) == ("error", "BrokenFile") and "no numbers" in last["message"]
+
+
 def test_a_fault_of_one_answer_leaves_the_others_alone(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = runtime(tiny_folder)
     model.admit(request(1, max_tokens=5))
