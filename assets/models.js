@@ -4,20 +4,19 @@ const find = (selector) => root.querySelector(selector);
 const list = find("[data-list]");
 const detail = find("[data-detail]");
 const note = find("[data-note]");
+const { lost, request } = window.mmParts;
 const WAIT = 500; // milliseconds between two looks at what goes on in the background
 let opened = 0; // counts what was opened: an answer to an earlier one is dropped
-let current = "";
+let current = ""; // the model that the list marks
 let stopping = false; // what goes on in the background and can be stopped
 
-const LOST = '<div class="mm-error mx-error" role="alert"><strong>The app does not answer.</strong>' +
-  "<p>Check that it is still running, then try again.</p></div>";
+// The model whose page is shown: whatever its buttons do, they do to no other.
+const shown = () => detail.querySelector("[data-name]")?.dataset.name || "";
 
-async function ask(name, asked = {}) {
-  try {
-    return (await server[name]({ name: current, ...asked })) || {};
-  } catch {
-    return { error: LOST };
-  }
+// An answer has what is `needed` of it, goes on in the background, or is an error.
+async function ask(name, asked = {}, needed = "html") {
+  const answer = await request(() => server[name]({ name: shown(), ...asked }));
+  return answer.error || answer.running || needed in answer ? answer : { error: lost() };
 }
 
 // Work in the background: its first answer may be that it goes on.
@@ -45,12 +44,20 @@ function show(place, html) {
 
 async function saved() {
   const answer = await ask("saved");
-  list.innerHTML = answer.html || answer.error;
+  list.innerHTML = answer.error || answer.html;
+  if (answer.error) return;
   root.classList.toggle("mp-empty", !answer.count);
   mark();
-  const names = [...list.querySelectorAll("[data-open]")].map((node) => node.dataset.open);
-  if (current && !names.includes(current)) close();
-  if (!current && names.length && detail.offsetParent) open(names[0]);
+  if (current && !names().includes(current)) close();
+}
+
+const names = () => [...list.querySelectorAll("[data-open]")].map((node) => node.dataset.open);
+
+// The newest model is opened where none was. It never takes the place of one that is gone: nobody chose it.
+async function enter() {
+  const first = !current;
+  await saved();
+  if (first && !current && names().length && detail.offsetParent) open(names()[0]);
 }
 
 function mark() {
@@ -58,6 +65,7 @@ function mark() {
 }
 
 function close() {
+  opened++;
   current = "";
   root.classList.remove("mx-open");
   detail.innerHTML = '<div class="mx-quiet">Choose a model.</div>';
@@ -67,9 +75,9 @@ async function open(name) {
   const mine = ++opened;
   current = name;
   mark();
-  const answer = await ask("detail");
+  const answer = await ask("detail", { name });
   if (mine !== opened) return;
-  detail.innerHTML = answer.html || answer.error;
+  detail.innerHTML = answer.error || answer.html;
   detail.scrollTop = 0;
 }
 
@@ -85,13 +93,13 @@ function download(answer) {
 
 async function form(name) {
   const answer = await ask(name);
-  here().innerHTML = answer.html || answer.error;
+  here().innerHTML = answer.error || answer.html;
   here().querySelector("input")?.select();
 }
 
 const doings = {
   back: () => root.classList.remove("mx-open"),
-  predict: () => document.dispatchEvent(new CustomEvent("mm-predict-open", { detail: { name: current } })),
+  predict: () => document.dispatchEvent(new CustomEvent("mm-predict-open", { detail: { name: shown() } })),
   zip: async () => download(await finish(await ask("pack"), here(), "Packing the files")),
   onnx: async () => finish(await ask("onnx"), here(), "Exporting and comparing, about half a minute"),
   hub: () => form("pushing"),
@@ -119,7 +127,7 @@ const doings = {
 
 const forms = {
   rename: async (values, place) => {
-    const answer = await ask("rename", { to: values.get("to") });
+    const answer = await ask("rename", { to: values.get("to") }, "name");
     if (answer.error) return (place.innerHTML = answer.error);
     current = answer.name;
     await saved();
@@ -135,7 +143,7 @@ const forms = {
 async function launch() {
   const count = Number(detail.querySelector("[data-processes]").value);
   const answer = await ask("launch", { processes: count, way: detail.querySelector("[data-how]").value });
-  detail.querySelector("[data-launch-out]").innerHTML = answer.html || answer.error;
+  detail.querySelector("[data-launch-out]").innerHTML = answer.error || answer.html;
 }
 
 async function copy(button) {
@@ -173,11 +181,11 @@ element.addEventListener("toggle", async (event) => {
   if (node.matches("[data-launch]")) launch();
   else if (node.matches("[data-card-place]")) {
     const answer = await ask("about");
-    node.querySelector("[data-card]").innerHTML = answer.html || answer.error;
+    node.querySelector("[data-card]").innerHTML = answer.error || answer.html;
   }
 }, true);
 
-document.addEventListener("mm-model-ready", () => root.offsetParent && saved());
+document.addEventListener("mm-model-ready", () => root.offsetParent && enter());
 new IntersectionObserver((seen) => {
-  if (seen.some((entry) => entry.isIntersecting)) saved();
+  if (seen.some((entry) => entry.isIntersecting)) enter();
 }).observe(root);

@@ -6,6 +6,7 @@ const field = (name) => find(`[data-field="${name}"]`);
 const text = (name) => find(`[data-text="${name}"]`);
 const out = (name) => find(`[data-out="${name}"]`);
 const note = find("[data-note]");
+const { request } = window.mmParts;
 const FILL = "fill:";
 const PAUSE = 250; // milliseconds without a key before a text is asked
 const LOOK = 300; // milliseconds between two looks at a batch
@@ -18,18 +19,9 @@ let started = false;
 let file = null; // {path} of the uploaded file
 const batches = {}; // "many" or "file": the id of the newest batch
 
-const LOST = '<div class="mm-error mx-error" role="alert"><strong>The app does not answer.</strong>' +
-  '<p>Check that it is still running, then try again.</p><button type="button" data-do="retry">Try again</button></div>';
-
 const SKELETON = '<div class="mp-answer mx-waiting"><i></i><i></i><i></i><i></i></div>';
 
-async function ask(name, more = {}) {
-  try {
-    return (await server[name]({ ...question(), ...more })) || {};
-  } catch {
-    return { error: LOST };
-  }
-}
+const ask = (name, more = {}) => request(() => server[name]({ ...question(), ...more }), "retry");
 
 function question() {
   return { model: field("model").value, other: field("other").value, threshold: percent() / 100 };

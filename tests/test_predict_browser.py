@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from multimodel.finetune.api import finetune
+from multimodel.finetune.store import MANIFEST
 from multimodel.finetune.types import TrainConfig
 
 from .finetune.support import sentences, settings_in, tiny_encoder, write_csv
@@ -19,6 +21,7 @@ from .support import needs, needs_browser
 
 pytestmark = [pytest.mark.browser, needs_browser, needs("playwright", "torch", "transformers")]
 
+ASKED = re.compile(r"/component_server")  # the address of what a page asks
 PATIENCE = 90_000  # milliseconds; the machine may be busy
 
 
@@ -80,6 +83,11 @@ def view(page: Any, name: str) -> Any:
 def choose(shown: Any, model: str) -> None:
     expect(shown.locator(f'[data-field="model"] option[value="{model}"]')).to_be_attached()
     shown.locator('[data-field="model"]').select_option(model)
+
+
+def answered_with(page: Any, body: str) -> None:
+    """Let every question of the page have this answer, until the route is taken away."""
+    page.route(ASKED, lambda route: route.fulfill(body=body, content_type="application/json"))
 
 
 def test_one_text_its_words_and_a_correction(page: Any) -> None:
@@ -152,6 +160,39 @@ def test_a_model_is_looked_at_renamed_and_deleted(page: Any, place: Path) -> Non
     expect(shown.locator(".mx-done")).to_contain_text("short lived is deleted")
     assert not (place / "models" / "short lived").exists()
     expect(shown.locator("[data-open]")).to_have_count(1)
+    expect(shown.locator("[data-detail]")).to_have_text("Choose a model.")
+
+
+def test_an_answer_that_is_none_changes_nothing(page: Any, place: Path) -> None:
+    shutil.copytree(place / "models" / "moods", place / "models" / "older")
+    (place / "models" / "moods" / MANIFEST).touch()  # now the newest one
+    shown = view(page, "models")
+    shown.locator('[data-open="older"]').click()
+    for answer in ("{}", "null", '{"detail": "Not found"}'):
+        shown.locator('[data-do="rename"]').click()
+        expect(shown.locator('[name="to"]')).to_be_visible()
+        answered_with(page, answer)
+        shown.locator('[data-form="rename"] [type="submit"]').click()
+        expect(shown.locator("[data-form-out]")).to_contain_text("does not answer")
+        shown.locator('[data-do="delete"]').dblclick()
+        expect(shown.locator("[data-act-out]")).to_have_text(re.compile("^The app does not answer"))
+        page.unroute(ASKED)
+    expect(shown.locator("[data-title]")).to_have_text("older")
+    expect(shown.locator('[data-open="older"]')).to_have_attribute("aria-current", "true")
+
+
+def test_no_other_model_takes_the_place_of_one_that_is_gone(page: Any, place: Path) -> None:
+    shutil.copytree(place / "models" / "moods", place / "models" / "vanishing")
+    shown = view(page, "models")
+    shown.locator('[data-open="vanishing"]').click()
+    expect(shown.locator("[data-title]")).to_have_text("vanishing")
+    shutil.rmtree(place / "models" / "vanishing")
+    shown.locator('[data-do="delete"]').dblclick()
+    expect(shown.locator("[data-act-out]")).to_contain_text("no fine-tuned model 'vanishing'")
+    view(page, "predict")
+    view(page, "models")
+    expect(shown.locator("[data-detail]")).to_have_text("Choose a model.")
+    assert (place / "models" / "moods").exists()
 
 
 def test_a_new_model_is_there_at_once(page: Any, place: Path) -> None:
