@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from multimodel.finetune.card import NAMES, public
 
 from .explorer_list import ago
+from .finetune_run import beside_text
 from .format import part_of, seconds, size
 
 if TYPE_CHECKING:
@@ -173,10 +174,9 @@ def _figures(metrics: Mapping[str, Any]) -> str:
 def _figure(name: str, value: float, base: float | None) -> str:
     against = ""
     if base is not None:
-        better = value <= base if name in LOWER else value >= base
-        tone = "good" if better else "bad"
-        word = "better than" if better else "behind"
-        against = f'<em class="mp-{tone}">{word} {figure(name, base)}</em>'
+        words = beside_text(name, value, base)
+        tone = {"better than": "good", "worse than": "bad"}.get(words, "level")
+        against = f'<em class="mp-{tone}">{words} {figure(name, base)}</em>'
     return f"<li><b>{figure(name, value)}</b><span>{NAMES[name]}</span>{against}</li>"
 
 
