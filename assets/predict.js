@@ -189,9 +189,16 @@ function run(kind, answer) {
 
 async function look(kind, more = {}) {
   const id = batches[kind];
-  const order = out(kind).querySelector("[data-order]");
-  const answer = await ask("batch", { id, order: order ? order.value : "", ...more });
+  const answer = await ask("batch", { id, order: order(kind), ...more });
   if (batches[kind] === id) run(kind, answer);
+}
+
+const order = (kind) => out(kind).querySelector("[data-order]")?.value || "";
+
+async function table() {
+  const answer = await ask("table", { id: batches.many, order: order("many") });
+  put(note, answer.error || "");
+  if (!answer.error) download(answer);
 }
 
 async function take(chosen) {
@@ -269,6 +276,7 @@ const doings = {
   retry: () => (started && field("model").options.length ? again() : list()),
   many,
   whole,
+  table,
   stop: () => look(mode, { stop: true }),
   choose: () => find("[data-file]").click(),
   correct,

@@ -17,7 +17,7 @@ from typing import Any
 from multimodel.engine import Engine
 from multimodel.errors import BadRequest, ModelNotFound
 from multimodel.finetune.bases import maskers
-from multimodel.finetune.batches import Batch, Batches, tally
+from multimodel.finetune.batches import Batch, Batches, tally, write_rows
 from multimodel.finetune.corrections import SEPARATOR, Correction, Corrections
 from multimodel.finetune.data import text_column
 from multimodel.finetune.labels import LabelMap
@@ -39,6 +39,7 @@ from .predict_page import (
     corrections_html,
     fillings_html,
     opened_html,
+    ordered,
     progress_html,
     words_html,
 )
@@ -48,6 +49,7 @@ LONGEST = 100_000  # characters of one text
 LINES = 5_000  # pasted texts
 AT_ONCE = 0.4  # seconds that an answer may wait for a batch to end, instead of showing a bar
 FIRST = 3  # texts shown of a file
+TABLE = '<button type="button" class="mx-primary" data-do="table">Download the table</button>'
 FILL = "fill:"  # before the name of a base model, in the choice of models
 
 
@@ -150,14 +152,22 @@ class Predicting:
             return {**found, "html": progress_html(batch)}
         if batch.state == "stopped":
             return {**found, "html": '<div class="mx-quiet">Cancelled. Nothing was written.</div>'}
-        order = str(asked.get("order", ""))
-        threshold = _threshold(asked)
+        order, threshold = _order(asked), _threshold(asked)
         counts, unsure = batch.counts, batch.unsure
         if not batch.file:
             counts, unsure = tally(batch.labels[0], [row.said[0] for row in batch.rows], threshold)
-        known = order if order in (*ORDERS, DIFFERENT) else "doubt" if batch.file else "given"
-        download = link_html(batch.file, "Download the table") if batch.file else ""
-        return {**found, "html": batch_html(batch, counts, unsure, threshold, known, download)}
+        download = link_html(batch.file, "Download the table") if batch.file else TABLE
+        return {**found, "html": batch_html(batch, counts, unsure, threshold, order, download)}
+
+    @answering
+    def table(self, asked: Answer) -> Answer:
+        """The rows of pasted texts as they are shown, as a file: {file, url}."""
+        batch, threshold = self.batches.get(str(asked.get("id", ""))), _threshold(asked)
+        if batch.state != "done":
+            raise BadRequest("These texts have no answer yet.", hint="Predict them first.")
+        target = download_place(f"texts-{batch.models[0]}.csv")
+        path = write_rows(target, batch, ordered(batch, threshold, _order(asked)), threshold)
+        return {"file": path.name, "url": url_of(path)}
 
     # corrections
 
@@ -271,6 +281,12 @@ def _text(asked: Answer) -> str:
     if not isinstance(text, str) or len(text) > LONGEST:
         raise BadRequest(f"A text has at most {LONGEST:,} characters.", hint="Shorten it; no model reads that far.")
     return text
+
+
+def _order(asked: Answer) -> str:
+    """How the rows of a batch are to be shown; those most in doubt come first where nobody chose."""
+    order = str(asked.get("order", ""))
+    return order if order in (*ORDERS, DIFFERENT) else "doubt"
 
 
 def _threshold(asked: Answer) -> float | None:

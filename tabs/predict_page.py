@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BARS = 6  # labels with a bar; the rest is folded away
 SHOWN = 300  # rows of a table
 FAINT = 0.12  # of the strongest word's weight; below it a word is not marked
-ORDERS = {"given": "As given", "doubt": "Most in doubt first", "label": "By label"}
+ORDERS = {"doubt": "Most in doubt first", "given": "As given", "label": "By label"}
 DIFFERENT = "differ"
 
 

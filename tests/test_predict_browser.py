@@ -129,7 +129,13 @@ def test_many_texts_and_a_whole_file(page: Any, tmp_path: Path) -> None:
     expect(shown.locator('[data-out="many"] tbody .mp-cell').first).to_have_text("an awful film")
     source = tmp_path / "rows.csv"
     write_csv(source, sentences(400, seed=7))
+    with page.expect_download() as fetched:
+        shown.get_by_role("button", name="Download the table").click()
+    with Path(fetched.value.path()).open(encoding="utf-8-sig", newline="") as file:
+        assert next(csv.DictReader(file))["text"] == "an awful film"
+    expect(shown.locator('[data-field="other"]')).to_be_visible()
     shown.locator('button[data-mode="file"]').click()
+    expect(shown.locator('[data-field="other"]')).to_be_hidden()
     shown.locator("[data-file]").set_input_files(source)
     expect(shown.locator("[data-column]")).to_have_value("text")
     shown.locator('[data-do="whole"]').click()

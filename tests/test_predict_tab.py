@@ -26,7 +26,7 @@ from multimodel.finetune.store import MANIFEST, MISCLASSIFIED, Store
 from multimodel.finetune.types import Prediction, TrainConfig
 from multimodel.settings import ApiSettings, ModelSettings, Settings
 from tabs.models import Models
-from tabs.models_page import onnx_html
+from tabs.models_page import _figure, onnx_html
 from tabs.predict import FILL, Predicting, PredictPanel
 
 from .finetune.support import sentences, settings_in, tiny_encoder, write_csv
@@ -208,14 +208,16 @@ def many(predicting: Predicting, text: str, **asked: Any) -> dict[str, Any]:
 
 def test_many_texts_a_line_each(predicting: Predicting) -> None:
     found = many(predicting, "great lovely\n\n  awful dull \nsuperb")
-    assert re.findall(r'mp-cell">([^<]*)', found["html"]) == ["great lovely", "awful dull", "superb"]
+    given = predicting.batch({"id": found["id"], "order": "given"})
+    assert re.findall(r'mp-cell">([^<]*)', given["html"]) == ["great lovely", "awful dull", "superb"]
     assert "pos 2 67 %" in words(found["html"]) and "neg 1 33 %" in words(found["html"])
 
 
 def test_rows_by_doubt_and_the_threshold_afterwards(predicting: Predicting) -> None:
     texts = [text for text, _ in sentences(60, seed=3)]
     found = done(predicting.batch, predicting.many({"model": "other", "text": "\n".join(texts)}))
-    ranked = predicting.batch({"id": found["id"], "order": "doubt"})["html"]
+    ranked = found["html"]  # where nobody chose
+    assert 'value="doubt" selected' in ranked
     shares = [float(share) for share in re.findall(r"<em>([\d.]+) %", ranked)]
     assert shares == sorted(shares) and len(shares) == 60
     strict = words(predicting.batch({"id": found["id"], "threshold": 0.999})["html"])
@@ -228,6 +230,30 @@ def test_two_models_on_many_texts(predicting: Predicting) -> None:
     differ = predicting.batch({"id": found["id"], "order": "differ"})["html"]
     assert differ.count("<tr data-row") == found["html"].count('class="mp-differs"')
     assert f"They differ on {differ.count('<tr data-row')} of 80" in differ
+
+
+def test_many_texts_become_a_file_as_they_are_shown(predicting: Predicting, uploads: Path) -> None:
+    texts = ["=great lovely", "the film was a great awful day", "awful dull"]
+    id = many(predicting, "\n".join(texts))["id"]
+    found = predicting.table({"id": id})
+    (path,) = uploads.glob("multimodel/*/texts-moods.csv")
+    assert found == {"file": "texts-moods.csv", "url": f"gradio_api/file={path}"}
+    rows = read(path)
+    assert list(rows[0]) == ["row", "text", "predicted", "score", "p(neg)", "p(pos)"]
+    assert [float(row["score"]) for row in rows] == sorted(float(row["score"]) for row in rows)
+    path.unlink()
+    predicting.table({"id": id, "order": "given", "threshold": 0.5})
+    rows = read(next(uploads.glob("multimodel/*/texts-moods.csv")))
+    assert [row["row"] for row in rows] == ["1", "2", "3"] and {row["sure"] for row in rows} == {"yes"}
+    assert rows[0]["text"] == "'=great lovely" and rows[0]["predicted"] == "pos"
+    assert "not kept" in words(predicting.table({"id": "nothing"})["error"])
+
+
+def test_what_two_models_say_stands_beside_each_other_in_the_file(predicting: Predicting, uploads: Path) -> None:
+    id = many(predicting, "great\nawful", other="other")["id"]
+    predicting.table({"id": id, "order": "given"})
+    (row, _) = read(next(uploads.glob("multimodel/*/texts-moods.csv")))
+    assert row["moods: predicted"] == "pos" and "other: score" in row and "other: p(pos)" in row
 
 
 def test_too_many_or_none(predicting: Predicting) -> None:
@@ -426,6 +452,14 @@ def test_an_8_bit_model_says_how_far_it_agrees() -> None:
     said = words(onnx_html(f"/models/{EVIL}", found))
     assert "4.0 MB instead of 15.5 MB. It gives the same answer on 98.4 % of 62 test rows." in said
     assert "Accuracy 89.7 % instead of 90.0 %." in said and "<img" not in onnx_html(EVIL, {})
+
+
+def test_a_figure_as_good_as_the_baseline_is_not_called_better() -> None:
+    level = _figure("accuracy", 0.9731, 0.9729)
+    assert "level with 97.3 %" in level and "mp-good" not in level
+    assert 'mp-good">better than' in _figure("accuracy", 0.98, 0.97)
+    assert 'mp-good">better than' in _figure("rmse", 0.3, 0.4)
+    assert 'mp-bad">worse than' in _figure("mae", 0.4, 0.3)
 
 
 # to the Hub

@@ -8,13 +8,15 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Literal
 
 from ..errors import BadRequest, MultimodelError, Unexpected
+from .export import write_csv
 from .labels import LabelMap
-from .predict import Predictor, texts_of, write_predictions
+from .predict import Predictor, answer_columns, texts_of, write_predictions
 from .reading import read as read_table
 from .types import Prediction
 
@@ -173,6 +175,18 @@ def _run(mine: _Work, work: Callable[[_Work], None]) -> None:
         mine.show(state="failed", error=own)
     finally:
         mine.ended.set()
+
+
+def write_rows(target: Path, batch: Batch, rows: Sequence[Row], threshold: float | None) -> Path:
+    """A CSV file of rows of a batch in this order: their number, the text, what each model says. Raises DiskFull."""
+    heads, answers = ["row", "text"], []
+    for i, (model, labels) in enumerate(zip(batch.models, batch.labels, strict=True)):
+        said = [labels.at(row.said[i], threshold) for row in rows]
+        names, cells = answer_columns(said, labels, threshold)
+        heads += [f"{model}: {name}" if len(batch.models) > 1 else name for name in names]
+        answers.append(cells)
+    table = ([str(row.number), row.text, *chain(*parts)] for row, *parts in zip(rows, *answers, strict=True))
+    return write_csv(target, heads, table)
 
 
 def tally(labels: LabelMap, said: Iterable[Prediction], threshold: float | None) -> tuple[dict[str, int], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from importlib import import_module
@@ -183,24 +183,32 @@ def texts_of(table: Table, column: str | None = None) -> list[str]:
 def write_predictions(
     target: Path, table: Table, said: Sequence[Prediction], labels: LabelMap, threshold: float | None = None
 ) -> Path:
-    """A CSV file of a table's columns, then label, score and the probability of each label.
+    """A CSV file of a table's columns, then those of `answer_columns`. Raises DiskFull."""
+    heads, answers = answer_columns(said, labels, threshold)
+    cells = ([*map(_joined, row), *answer] for row, answer in zip(table.rows, answers, strict=True))
+    return write_csv(target, [*table.columns, *heads], cells)
 
-    With a threshold for one label a text, a column more says whether the score reaches it. Raises DiskFull.
+
+def answer_columns(
+    said: Sequence[Prediction], labels: LabelMap, threshold: float | None
+) -> tuple[list[str], Iterator[list[str]]]:
+    """What a model said, as columns of a table: label, score and the probability of each label; (heads, rows).
+
+    With a threshold for one label a text, a column more says whether the score reaches it.
     """
     shares = said[0].scores if said else {}
     doubtful = threshold is not None and labels.task == "single_label"
-    more = ["predicted", "score", *(["sure"] if doubtful else []), *(f"p({name})" for name in shares)]
-    cells = (
+    heads = ["predicted", "score", *(["sure"] if doubtful else []), *(f"p({name})" for name in shares)]
+    rows = (
         [
-            *map(_joined, row),
             one.label,
             f"{one.score:.6g}",
             *(["yes" if labels.sure(one, threshold) else "no"] if doubtful else []),
             *(f"{share:.6g}" for share in one.scores.values()),
         ]
-        for row, one in zip(table.rows, said, strict=True)
+        for one in said
     )
-    return write_csv(target, [*table.columns, *more], cells)
+    return heads, rows
 
 
 def _joined(cell: Cell) -> str:
