@@ -141,7 +141,7 @@ def agreement_html(answers: Sequence[tuple[LabelMap, Prediction]], threshold: fl
 def progress_html(batch: Batch) -> str:
     """How far a batch is, with its end in sight, and how to stop it."""
     share = f"{100 * batch.fraction:.0f}"
-    left = f", {seconds(batch.seconds_left)} left" if batch.seconds_left and batch.seconds > 1 else ""
+    left = f", {seconds(batch.seconds_left)} left" if batch.seconds_left else ""
     words = f"{share} % of {batch.total:,} texts{left}" if batch.total else "Loading the model and reading the texts"
     return (
         f'<div class="mp-progress"><div role="status">{words}</div><div class="mm-bar" role="progressbar" '

@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pydantic import SecretStr
 from multimodel.engine import Engine
 from multimodel.finetune import data
 from multimodel.finetune.api import finetune
-from multimodel.finetune.batches import Batches, tally
+from multimodel.finetune.batches import Batch, Batches, tally
 from multimodel.finetune.corrections import Correction, Corrections
 from multimodel.finetune.labels import LabelMap
 from multimodel.finetune.store import MANIFEST, MISCLASSIFIED, Store
@@ -28,6 +29,7 @@ from multimodel.settings import ApiSettings, ModelSettings, Settings
 from tabs.models import Models
 from tabs.models_page import _figure, onnx_html
 from tabs.predict import FILL, Predicting, PredictPanel
+from tabs.predict_page import progress_html
 
 from .finetune.support import sentences, settings_in, tiny_encoder, write_csv
 from .hub import FakeHub
@@ -267,9 +269,19 @@ def test_a_batch_shows_how_far_it_is_and_can_be_stopped(engine: Engine) -> None:
     texts = [f"{text} {i}" for i, (text, _) in enumerate(sentences(30_000, seed=5))]
     id = batches.texts(["moods"], texts)
     eventually(lambda: batches.get(id).fraction > 0, 60)
-    assert batches.get(id).seconds_left
+    eventually(lambda: batches.get(id).seconds_left, 60)
     stopped = batches.stop(id)
     assert stopped.state == "stopped" and not stopped.rows and stopped.fraction < 1
+
+
+def test_no_end_is_foretold_from_the_time_that_loading_took() -> None:
+    loading = Batch("a", ("moods",), total=5000, seconds=40.0)
+    first = replace(loading, fraction=0.01, first=(40.0, 0.01))
+    assert loading.seconds_left is None and first.seconds_left is None
+    later = replace(first, seconds=42.0, fraction=0.21)
+    assert later.seconds_left == pytest.approx(7.9)
+    assert "left" not in words(progress_html(first)) and "7.9 s left" in words(progress_html(later))
+    assert replace(later, fraction=1.0).seconds_left is None
 
 
 # files

@@ -21,6 +21,7 @@ from .reading import read as read_table
 from .types import Prediction
 
 KEPT = 500  # rows of a file that are shown: those the model doubts most
+KNOWN = 1.0  # seconds of answering from which on the speed is known
 REMEMBERED = 64  # batches; the oldest leaves first
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -44,7 +45,8 @@ class Batch:
     total: int = 0  # texts
     state: State = "running"
     fraction: float = 0.0
-    seconds: float = 0.0  # since the model was loaded, or that it took
+    seconds: float = 0.0  # since the model was found, or that it took
+    first: tuple[float, float] | None = None  # the seconds and the fraction with which the first rows were answered
     labels: tuple[LabelMap, ...] = ()  # of each model
     rows: tuple[Row, ...] = ()  # all, in their order; of a long file those in most doubt
     counts: Mapping[str, int] = field(default_factory=dict)  # rows by label, of the first model
@@ -54,8 +56,16 @@ class Batch:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest will take at this speed."""
-        return self.seconds * (1 - self.fraction) / self.fraction if 0 < self.fraction < 1 else None
+        """How long the rest will take at the speed since the first rows, which waited for the weights.
+
+        None until that speed is known.
+
+        >>> Batch("a", ("m",), fraction=0.5, seconds=30.0, first=(20.0, 0.25)).seconds_left
+        20.0
+        """
+        seconds, fraction = self.first or (self.seconds, self.fraction)
+        since, done = self.seconds - seconds, self.fraction - fraction
+        return since * (1 - self.fraction) / done if since >= KNOWN and done > 0 and self.fraction < 1 else None
 
 
 class _Stopped(Exception):
@@ -71,7 +81,12 @@ class _Work:
         self.started = time.perf_counter()
 
     def show(self, **changes: object) -> None:
-        self.batch = replace(self.batch, seconds=time.perf_counter() - self.started, **changes)  # type: ignore[arg-type]
+        """The batch with these changes, for everybody. Only the thread that works on it calls this."""
+        self.batch = replace(self.now(), **changes)  # type: ignore[arg-type]
+
+    def now(self) -> Batch:
+        """The batch as it stands, up to this second."""
+        return replace(self.batch, seconds=time.perf_counter() - self.started)
 
 
 class Batches:
@@ -115,9 +130,7 @@ class Batches:
     def get(self, id: str) -> Batch:
         """A batch as it stands. Raises BadRequest for one that is not remembered any more."""
         work = self._find(id)
-        if work.batch.state == "running":
-            work.show()
-        return work.batch
+        return work.now() if work.batch.state == "running" else work.batch
 
     def wait(self, id: str, seconds: float) -> Batch:
         """The batch once it has ended, or as it stands after so long. Raises BadRequest."""
@@ -156,7 +169,10 @@ class Batches:
                 if mine.stopping.is_set():
                     raise _Stopped
                 try:
-                    mine.show(fraction=(index + next(steps)) / count)
+                    fraction = (index + next(steps)) / count
+                    mine.show(fraction=fraction)
+                    if fraction and not mine.batch.first:
+                        mine.show(first=(mine.batch.seconds, fraction))
                 except StopIteration as end:
                     found: list[Prediction] = end.value
                     return found

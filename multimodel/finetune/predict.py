@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock, RLock
 from typing import BinaryIO, Protocol, Self, cast
@@ -97,14 +98,16 @@ class Predictor:
     def stream(
         self, texts: Sequence[str], *, threshold: float | None = None
     ) -> Generator[float, None, list[Prediction]]:
-        """The same, telling the fraction that is done (0..1) about twice a second. Closing it stops the work.
+        """The same, telling the fraction of the words that is done (0..1) twice a second. Closing it stops the work.
 
-        Equal texts are asked once; long ones together, so that little is padded.
+        Equal texts are asked once; long ones together and first, so that little is padded.
         """
         labels = self.labels
         unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         different = list(unique)
-        order = yield from self._longest_first(different)
+        lengths = yield from self._lengths(different)
+        order = sorted(range(len(different)), key=lambda i: -lengths[i])
+        ends = list(accumulate(lengths[i] + 1 for i in order))
         found: list[list[float]] = [[]] * len(different)
         done, size = 0, FIRST
         while done < len(order):
@@ -113,19 +116,18 @@ class Predictor:
                 found[index] = row
             done += len(part)
             size = max(16, min(4096, round(len(part) * PIECE / max(1e-3, time.perf_counter() - started))))
-            yield done / len(order)
+            yield ends[done - 1] / ends[-1]
         said = labels.predictions(found, threshold) if found else []
         return [said[unique[text]] for text in texts]
 
-    def _longest_first(self, texts: Sequence[str]) -> Generator[float, None, list[int]]:
-        """The indexes of texts, those with most tokens first: a piece of like lengths is hardly padded."""
+    def _lengths(self, texts: Sequence[str]) -> Generator[float, None, list[int]]:
+        """How long each text is, in tokens; in characters where counting those would not pay."""
         lengths: list[int] = []
         if FIRST < len(texts) <= MOST_COUNTED and (count := self._count):
             for start in range(0, len(texts), COUNTED):
                 lengths += count(texts[start : start + COUNTED])
                 yield 0.0
-        lengths = lengths or [len(text) for text in texts]
-        return sorted(range(len(texts)), key=lambda i: -lengths[i])
+        return lengths or [len(text) for text in texts]
 
     @cached_property
     def _count(self) -> Count | None:

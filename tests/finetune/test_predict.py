@@ -75,6 +75,12 @@ def test_progress_is_told_and_leaving_ends_the_work(moods: Predictor) -> None:
     steps.close()
 
 
+def test_a_long_text_is_as_much_work_as_many_short_ones(moods: Predictor) -> None:
+    texts = [f"great {'film ' * 25}{i}" for i in range(64)] + [f"dull {i}" for i in range(64)]
+    first = next(done for done in moods.stream(texts) if done)
+    assert 0.8 < first < 1.0  # half of the texts, nearly all of the words
+
+
 def test_words_weigh_for_and_against(moods: Predictor) -> None:
     text = "superb film in a dull town"
     weights = {a.word: a.weight for a in moods.explain(text, "pos")}
