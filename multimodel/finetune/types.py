@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -52,6 +53,17 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Lowest and highest value of each parameter that is a number; the sliders read the same table."""
 
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+    "str": "a text",
+    "tuple[str, ...]": "a list of texts",
+}
+"""The types of parameters in words; a choice has its values instead."""
+
+PATHS = ("data", "validation_data", "test_data", "base")  # a path is as good as its text
+
 HELP: dict[str, str] = {
     "data": "A CSV, TSV, JSON, JSONL, Parquet or Excel file, a folder of such files, a sample set, or a Hub data set.",
     "text_column": "The column that holds the texts; found by itself where it is not named.",
@@ -97,7 +109,7 @@ class TrainConfig:
     >>> TrainConfig(data="reviews.csv", name="reviews").merge({"epochs": 5}).epochs
     5
 
-    Raises InvalidParameter for a value out of its range.
+    Raises InvalidParameter for a value of another type or out of its range.
     """
 
     data: str
@@ -135,10 +147,8 @@ class TrainConfig:
     checkpoint_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("data", "validation_data", "test_data"):  # a path is as good as its text
-            if isinstance(value := getattr(self, name), Path):
-                object.__setattr__(self, name, str(value))
-        object.__setattr__(self, "fixes", tuple(self.fixes))
+        for f in fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, str(f.type), getattr(self, f.name)))
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -162,6 +172,36 @@ class TrainConfig:
         """The config that `asdict` gave; fields of another version are left out."""
         known = {f.name for f in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def _typed(name: str, type: str, value: Any) -> Any:
+    """A value as its field has it. Raises InvalidParameter for one of another type.
+
+    >>> _typed("epochs", "int", 3.0), _typed("fixes", "tuple[str, ...]", ["leaks"]), _typed("data", "str", Path("a"))
+    (3, ('leaks',), 'a')
+    """
+    kind = type.removesuffix(" | None")
+    if value is None and kind != type:
+        return None
+    match kind:
+        case "int" if _number(value) and value % 1 == 0:
+            return int(value)
+        case "float" if _number(value):
+            return float(value)
+        case "bool" if isinstance(value, bool):
+            return value
+        case "str" if isinstance(value, str) or (name in PATHS and isinstance(value, Path)):
+            return str(value)
+        case "tuple[str, ...]" if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+            return tuple(value)
+        case _ if kind in TYPES:
+            more = " or None" if kind != type else ""
+            raise InvalidParameter(f"{name} is {value!r:.80}.", hint=f"Give {TYPES[kind]}{more}.")
+    return value  # a choice
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)

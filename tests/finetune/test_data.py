@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from multimodel.errors import DataError, DownloadFailed, InvalidParameter
@@ -14,7 +16,7 @@ from multimodel.finetune.data import Dataset, Mapping, dataset, guess, normal, s
 from multimodel.finetune.reading import paste
 from multimodel.finetune.report import FIXES, Base, Finding, languages, report
 from multimodel.finetune.tables import Table
-from multimodel.finetune.types import CHOICES, HELP, RANGES, TrainConfig
+from multimodel.finetune.types import CHOICES, HELP, RANGES, TYPES, TrainConfig
 from multimodel.settings import ROOT, Settings
 
 
@@ -51,6 +53,38 @@ def test_values_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidParameter) as caught:
         TrainConfig(data="a", name="b").merge(wrong)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("epochs", "x", "a whole number"),
+        ("epochs", 1.5, "a whole number"),
+        ("epochs", True, "a whole number"),
+        ("epochs", None, "a whole number"),
+        ("max_length", "64", "a whole number or None"),
+        ("learning_rate", [1e-4], "a number or None"),
+        ("seed", float("nan"), "a whole number"),
+        ("warmup", float("nan"), "from 0 to 0.9"),
+        ("class_weights", "no", "True or False"),
+        ("fixes", "leaks", "a list of texts"),
+        ("fixes", [1], "a list of texts"),
+        ("data", None, "a text"),
+        ("name", 3, "a text"),
+        ("precision", ["auto"], "float32"),
+    ],
+)
+def test_values_of_another_type_are_refused(name: str, value: object, says: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"^{name} is ") as caught:
+        TrainConfig(**({"data": "a", "name": "b"} | {name: value}))  # type: ignore[arg-type]
+    assert says in caught.value.hint
+
+
+def test_every_type_of_a_parameter_is_known() -> None:
+    kinds = {str(f.type).removesuffix(" | None"): f.name for f in fields(TrainConfig)}
+    assert {name for kind, name in kinds.items() if kind not in TYPES} <= set(CHOICES)
+    config = TrainConfig(data="a", name="b", epochs=3.0, learning_rate=np.float32(0.5e-3), seed=np.int64(7))  # type: ignore[arg-type]
+    assert type(config.epochs) is int and type(config.learning_rate) is float and type(config.seed) is int
 
 
 def test_a_config_survives_json_and_older_versions() -> None:
