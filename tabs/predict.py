@@ -21,8 +21,7 @@ from multimodel.finetune.batches import Batch, Batches, tally, write_rows
 from multimodel.finetune.corrections import SEPARATOR, Correction, Corrections
 from multimodel.finetune.data import text_column
 from multimodel.finetune.labels import LabelMap
-from multimodel.finetune.predict import Predictor, texts_of
-from multimodel.finetune.reading import read as read_table
+from multimodel.finetune.predict import Predictor, table_of, texts_of
 from multimodel.finetune.store import SavedModel, Store
 
 from .asking import Answer, answering, served
@@ -124,7 +123,7 @@ class Predicting:
     def opened(self, asked: Answer) -> Answer:
         """A file that was uploaded, before it is predicted: {html}."""
         path = uploaded(asked.get("path"))
-        table = read_table(path)
+        table = table_of(path)
         column = text_column(table)
         first = texts_of(table, column)[:FIRST]
         return {"html": opened_html(path.name, table.columns, column, len(table.rows), first)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import random
 import re
 import shutil
 import threading
@@ -316,6 +317,10 @@ def test_only_what_was_uploaded_is_read(predicting: Predicting, uploads: Path, p
 
 
 def test_a_file_that_is_none(predicting: Predicting, uploads: Path) -> None:
+    (uploads / "x.exe").write_bytes(b"MZ\x90\0\x03\0\0\0" + random.Random(1).randbytes(3000))
+    asked = {"model": "moods", "path": str(uploads / "x.exe")}
+    for answer in (predicting.opened(asked), done(predicting.batch, predicting.whole(asked))):
+        assert words(answer["error"]).startswith("x.exe is no table: what it holds is no text.")
     (uploads / "x.parquet").write_bytes(b"nothing")
     assert "damaged" in words(predicting.opened({"path": str(uploads / "x.parquet")})["error"])
 

@@ -16,8 +16,7 @@ from typing import Literal
 from ..errors import BadRequest, MultimodelError, Unexpected
 from .export import write_csv
 from .labels import LabelMap
-from .predict import Predictor, answer_columns, texts_of, write_predictions
-from .reading import read as read_table
+from .predict import Predictor, answer_columns, table_of, texts_of, write_predictions
 from .types import Prediction
 
 KEPT = 500  # rows of a file that are shown: those the model doubts most
@@ -114,7 +113,7 @@ class Batches:
         """Ask a model about every row of a file, and write the table `target`; the id of the batch."""
 
         def work(mine: _Work) -> None:
-            table = read_table(source)
+            table = table_of(source)
             texts = texts_of(table, column)
             mine.show(total=len(texts))
             said = self._said(mine, 0, texts, threshold)

@@ -8,18 +8,19 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from importlib import import_module
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from threading import Lock, RLock
 from typing import BinaryIO, Protocol, Self, cast
+from unicodedata import category
 from weakref import finalize
 
 from ..compute import Cores
-from ..errors import BrokenFile, InvalidParameter, WorkerCrashed
+from ..errors import BrokenFile, DataError, InvalidParameter, ModelNotFound, WorkerCrashed
 from ..settings import Settings
 from ..workers.process import reason, spawn
 from ..workers.protocol import Frame, encode, error_from, read
@@ -27,18 +28,23 @@ from .bases import base_folder
 from .data import text_column
 from .export import write_csv
 from .labels import LabelMap
+from .reading import SUFFIXES
 from .reading import read as read_table
 from .report import Count
 from .store import MANIFEST, Store
 from .tables import Cell, Limits, Table
 from .tokens import counter
-from .types import Attribution, Filling, Precision, Prediction
+from .types import BUILT_IN, Attribution, Filling, Precision, Prediction
 
 FIRST = 64  # texts of the first piece of many; later pieces take about PIECE seconds
 PIECE = 0.5
 COUNTED = 2000  # texts whose tokens are counted at once
 MOST_COUNTED = 100_000  # seconds of work; of more texts the letters are counted, which pads more
+SAMPLE = 20_000  # characters by which a file is taken for a text
+UNWRITTEN = frozenset({"Cc", "Cn", "Co", "Cs"})  # control characters, and numbers of no character
+MOST_ODD = 0.05  # of the characters of a text; programs and pictures have two to ten times as many
 GRACE = 2.0  # seconds that a process may take to end by itself
+NAMED = 5  # saved models that are named where one is not found
 WARM = 3  # models kept in memory
 
 
@@ -81,11 +87,11 @@ class Predictor:
             return found
         raise BrokenFile(f"{self.folder.name} is no classifier.", hint="Fine-tune it first, or choose one that is.")
 
-    def __call__(self, texts: Sequence[str], *, threshold: float | None = None) -> list[Prediction]:
-        """What the model says of each text, in their order.
+    def __call__(self, texts: Iterable[str], *, threshold: float | None = None) -> list[Prediction]:
+        """What the model says of each text, in their order; a text alone is a list of one.
 
         `threshold` (0..1): from which probability on one of several labels is said, instead of the model's own.
-        Raises BackendError or LoadError.
+        Raises BackendError or LoadError, and InvalidParameter for what is no text.
         """
         steps = self.stream(texts, threshold=threshold)
         while True:
@@ -96,13 +102,13 @@ class Predictor:
                 return found
 
     def stream(
-        self, texts: Sequence[str], *, threshold: float | None = None
+        self, texts: Iterable[str], *, threshold: float | None = None
     ) -> Generator[float, None, list[Prediction]]:
         """The same, telling the fraction of the words that is done (0..1) twice a second. Closing it stops the work.
 
         Equal texts are asked once; long ones together and first, so that little is padded.
         """
-        labels = self.labels
+        texts, labels = only_texts(texts), self.labels
         unique = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         different = list(unique)
         lengths = yield from self._lengths(different)
@@ -162,7 +168,7 @@ class Predictor:
 
         Tells the fraction that is done. `column`: the texts; found by itself. Raises DataError, DiskFull.
         """
-        table = read_table(source, Limits())
+        table = table_of(source)
         said = yield from self.stream(texts_of(table, column), threshold=threshold)
         return write_predictions(target, table, said, self.labels, threshold)
 
@@ -175,6 +181,36 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def only_texts(given: Iterable[str]) -> list[str]:
+    """Texts as a list; a text alone is one of them. Raises InvalidParameter.
+
+    >>> only_texts("lovely"), only_texts(("lovely", "dull"))
+    (['lovely'], ['lovely', 'dull'])
+    """
+    hint = "Give a list of texts, such as ['lovely', 'dull']."
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise InvalidParameter(f"{type(given).__name__} is no list of texts.", hint=hint)
+    texts = list(given)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidParameter(f"texts[{place}] is {text!r:.80}, which is no text.", hint=hint)
+    return texts
+
+
+def table_of(source: Path) -> Table:
+    """The rows of a file that are to be predicted. Raises DataError, for a file too that holds no text."""
+    table = read_table(source, Limits())
+    cells = islice(chain(table.columns, *table.rows), SAMPLE)
+    sample = "".join(map(_joined, cells))[:SAMPLE]
+    odd = sum(letter == "\ufffd" or (category(letter) in UNWRITTEN and letter not in "\t\r\n") for letter in sample)
+    if odd > MOST_ODD * len(sample):
+        hint = f"Choose a table; supported are {', '.join(sorted(SUFFIXES))}."
+        raise DataError(f"{source.name} is no table: what it holds is no text.", hint=hint)
+    return table
 
 
 def texts_of(table: Table, column: str | None = None) -> list[str]:
@@ -221,15 +257,30 @@ def find(model: str | Path, settings: Settings) -> Path:
     """The folder of a model: a saved one by name, a path, the built-in encoder, or the Hub's. Raises LoadError."""
     if Path(model).is_dir() and ("/" in str(model) or isinstance(model, Path)):
         return Path(model).resolve()
-    store = Store(settings)
-    if str(model) in store.names():
-        return store.path(str(model)).resolve()
-    steps = base_folder(str(model), settings)
+    store, name = Store(settings), str(model)
+    if name in store.names():
+        return store.path(name).resolve()
+    if not name.strip():
+        raise ModelNotFound("The name of the model is empty.", hint=_known(store))
+    steps = base_folder(name, settings)
     while True:
         try:
             next(steps)
         except StopIteration as end:
             return Path(end.value)
+        except ModelNotFound as error:
+            if "/" in name or name == BUILT_IN:
+                raise
+            raise ModelNotFound(str(error), hint=_known(store)) from error
+
+
+def _known(store: Store) -> str:
+    """The saved models, or how one is made."""
+    names = store.names()
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    if names:
+        return f"Saved are {', '.join(names[:NAMED])}{more}; a classifier of the Hub is OWNER/REPO."
+    return "No model is saved yet. Make one: python -m multimodel.finetune reviews.csv --name reviews"
 
 
 class Here:

@@ -19,9 +19,17 @@ import pytest
 
 import multimodel
 from multimodel.compute import Cores
-from multimodel.errors import BadRequest, BrokenFile, DataError, InvalidParameter, MultimodelError, WorkerCrashed
+from multimodel.errors import (
+    BadRequest,
+    BrokenFile,
+    DataError,
+    InvalidParameter,
+    ModelNotFound,
+    MultimodelError,
+    WorkerCrashed,
+)
 from multimodel.finetune.labels import LabelMap
-from multimodel.finetune.predict import Apart, Predictor, Predictors
+from multimodel.finetune.predict import Apart, Predictor, Predictors, table_of, texts_of
 from multimodel.finetune.probability import ENOUGH, calibration, probabilities, temperature, thresholds
 from multimodel.finetune.store import Store
 
@@ -185,6 +193,48 @@ def test_a_whole_file(moods: Predictor, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column"):
         list(moods.file(source, tmp_path / "x.csv", column="nothing"))
     assert not (tmp_path / "x.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["program.exe", "picture.csv"])
+def test_a_file_without_text_is_refused_and_none_of_it_is_shown(moods: Predictor, tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    source.write_bytes(b"\x7fELF\x02\x01\x01" + random.Random(1).randbytes(5000))
+    with pytest.raises(DataError) as caught:
+        list(moods.file(source, tmp_path / "out.csv"))
+    assert str(caught.value) == f"{name} is no table: what it holds is no text." and ".csv" in caught.value.hint
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_texts_in_any_encoding_are_texts(tmp_path: Path, encoding: str) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("text\ngrößer\nein Café\nna ja\n", encoding=encoding)
+    assert texts_of(table_of(source)) == ["größer", "ein Café", "na ja"]
+    source.write_text("text\n👩\u200d💻 \u0645\u06cc\u200c\u062e\n😀\n", encoding="utf-8")  # joined by what nobody sees
+    assert len(table_of(source).rows) == 2
+
+
+def test_a_text_alone_is_a_list_of_one(moods: Predictor) -> None:
+    assert moods("an awful dull day") == moods(["an awful dull day"])
+    assert [said.label for said in moods(text for text in ("great lovely", "awful"))] == ["pos", "neg"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [([None, 1], "texts[0] is None"), (["x", 1], "texts[1] is 1"), (5, "int is"), (b"x", "bytes is")]
+)
+def test_what_is_no_text_is_named(moods: Predictor, given: Any, says: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        moods(given)
+    assert says in str(caught.value) and "list of texts" in caught.value.hint
+
+
+def test_the_saved_models_are_named_where_one_is_not_found(finished: Finished, tmp_path: Path) -> None:
+    for name in ("nowhere", "", "  "):
+        with pytest.raises(ModelNotFound) as caught:
+            Predictor(name, settings=finished.settings)
+        assert "moods" in caught.value.hint and "guide" not in caught.value.hint
+    with pytest.raises(ModelNotFound) as caught:
+        Predictor("nowhere", settings=settings_in(tmp_path))
+    assert "python -m multimodel.finetune" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["nowhere", "../moods", "/etc/passwd", "someone/model"])
