@@ -1,11 +1,13 @@
 // The judge in Chat. Every finished answer on the board gets a badge that the server makes; 'value' is the judge's name.
+const { lost, request } = window.mmParts;
 const WAIT = 250; // milliseconds after a change of the board
 const AT_ONCE = 32; // answers of one request
 const badges = new Map(); // text: its badge, for the judge of now
 let model = "";
 let soon = 0;
 let busy = false;
-let failed = ""; // why there are no verdicts
+let failed = ""; // why there are no new verdicts
+let resting = false; // after a failure, before the next attempt
 
 function answers() {
   return [...document.querySelectorAll("#mm-board .mm-turn .mm-figures")].filter((node) => node.querySelector(".mm-raw"));
@@ -29,39 +31,38 @@ function show(node, html) {
 const WAITING = '<span class="mm-verdict mm-verdict-waiting" role="status">judging</span>';
 
 function place() {
-  for (const node of answers()) show(node, model && (failed || badges.get(text(node)) || WAITING));
+  for (const node of answers()) show(node, model && (badges.get(text(node)) || failed || WAITING));
 }
 
 async function judge() {
   soon = 0;
   place();
   const wanted = [...new Set(answers().map(text))].filter((one) => !badges.has(one)).slice(0, AT_ONCE);
-  if (!model || busy || failed || !wanted.length) return;
+  if (!model || busy || resting || !wanted.length) return;
   const mine = model;
   busy = true;
-  let answer;
-  try {
-    answer = await server.judged({ model: mine, texts: wanted });
-  } catch {
-    answer = { error: "The app does not answer." };
-  }
+  const answer = await request(() => server.judged({ model: mine, texts: wanted }));
   busy = false;
   if (mine === model) {
     if (answer.badges) wanted.forEach((one, i) => badges.set(one, answer.badges[i]));
-    else fail(answer.error);
+    if (answer.badges) failed = "";
+    else fail(answer);
   }
   later(0);
 }
 
-function fail(html) {
+// New answers get the reason for their badge; the verdicts there are stay.
+function fail(answer) {
   const holder = document.createElement("div");
-  holder.innerHTML = html;
+  holder.innerHTML = answer.error || lost();
   const why = document.createElement("span");
   why.className = "mm-verdict mm-verdict-failed";
-  why.textContent = "no verdict";
-  why.title = holder.textContent;
+  why.textContent = holder.querySelector("strong").textContent;
+  why.title = holder.querySelector("p")?.textContent || "";
+  if (answer.gone && !failed) trigger("gone", {});
   failed = why.outerHTML;
-  setTimeout(() => ((failed = ""), later(0)), 15000); // perhaps it is better then
+  resting = true;
+  setTimeout(() => ((resting = false), later(0)), 15000); // perhaps it is better then
 }
 
 // The details stand above all: inside a column they would be cut off at its edges.
@@ -94,6 +95,7 @@ function choose() {
   if (name === model) return;
   model = name;
   failed = "";
+  resting = false;
   badges.clear();
   later(0);
 }

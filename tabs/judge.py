@@ -17,6 +17,7 @@ from multimodel.finetune.store import Store
 from multimodel.judge import Judge
 
 from .asking import Answer, answering, served
+from .explorer_list import error_html
 from .scripted import QUICK, scripted
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ class Judging:
 
     @answering
     def judged(self, asked: Answer) -> Answer:
-        """Badges for finished answers: {badges}, in the order of the texts."""
+        """Badges for finished answers: {badges}, in the order of the texts; {error, gone} where the judge is gone."""
         model, texts = str(asked.get("model", "")), asked.get("texts")
         if model not in self._store.names():
-            raise ModelNotFound("The judge is not here any more.", hint="Choose another one in the settings.")
+            gone = ModelNotFound(f"The judge {model[:80]} is gone.", hint="Choose another one in the settings.")
+            return {"error": error_html(gone), "gone": True}
         if not isinstance(texts, list) or len(texts) > AT_ONCE or not all(isinstance(text, str) for text in texts):
             raise BadRequest(f"Up to {AT_ONCE} texts can be judged at once.", hint="Send fewer.")
         labels, found = self._judge.verdicts(model, texts)
@@ -94,15 +96,15 @@ class JudgePanel:
         both = [self.choice, self.badges]
         page.load(self.restore, [self.kept], both, **QUICK)
         self.choice.focus(self.choices, [self.choice], [self.choice], **QUICK)
+        self.badges.gone(self.choices, [self.choice], [self.choice], **QUICK)
         self.choice.input(lambda name: (name, name), [self.choice], [self.kept, self.badges], **QUICK)
 
     def restore(self, name: str | None) -> tuple[Any, str]:
-        """The judge that this browser had, where its model is still here."""
-        names = self._store.names()
-        chosen = name if name in names else ""
-        return gr.update(choices=[NONE, *((each, each) for each in names)], value=chosen), chosen or ""
+        """The judge that this browser had; it judges where its model is still here."""
+        return self.choices(name), name if name and name in self._store.names() else ""
 
     def choices(self, name: str | None) -> Any:
-        """The models there are now."""
+        """The models there are now; a judge that is gone stays chosen, and says so."""
         names = self._store.names()
-        return gr.update(choices=[NONE, *((each, each) for each in names)], value=name if name in names else "")
+        gone = [(f"{name}, gone", name)] if name and name not in names else []
+        return gr.update(choices=[NONE, *((each, each) for each in names), *gone], value=name or "")

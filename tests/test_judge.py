@@ -102,7 +102,8 @@ def test_a_badge_says_how_sure_and_has_every_probability() -> None:
 @pytest.mark.parametrize("name", ["", "nobody", "../x", "someone/model", None])
 def test_only_saved_models_judge(tmp_path: Path, name: object) -> None:
     with Engine(settings_in(tmp_path)) as engine:
-        assert "Choose another one" in Judging(engine).judged({"model": name, "texts": ["x"]})["error"]
+        found = Judging(engine).judged({"model": name, "texts": ["x"]})
+        assert found["gone"] and "is gone" in found["error"] and "Choose another one" in found["error"]
         assert "predictors" not in vars(engine) or not engine.predictors._warm
 
 
@@ -119,4 +120,6 @@ def test_the_choice_holds_what_is_there(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr("multimodel.finetune.store.Store.names", lambda self: ["a", "b"])
         update, name = panel.restore("b")
         assert name == "b" and update["choices"] == [("none", ""), ("a", "a"), ("b", "b")]
-        assert panel.restore("gone")[1] == "" and panel.choices("gone")["value"] == ""
+        update, judges = panel.restore("old")
+        assert judges == "" and update["value"] == "old" and update["choices"][-1] == ("old, gone", "old")
+        assert panel.restore(None)[1] == panel.choices("")["value"] == ""

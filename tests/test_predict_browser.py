@@ -214,7 +214,7 @@ def test_a_new_model_is_there_at_once(page: Any, place: Path) -> None:
     expect(shown.locator('[data-field="model"]')).to_have_value("moods")
 
 
-def test_the_judge_in_chat_follows_every_answer(page: Any) -> None:
+def test_the_judge_in_chat_follows_every_answer(page: Any, place: Path) -> None:
     prompt, verdicts = page.locator("#mm-prompt textarea"), page.locator("#mm-board .mm-verdict")
     prompt.fill("a great film in town")
     prompt.press("Enter")
@@ -235,3 +235,11 @@ def test_the_judge_in_chat_follows_every_answer(page: Any) -> None:
     expect(verdicts).to_have_count(4)
     page.reload()
     expect(verdicts).to_have_count(4)
+    (place / "models" / "moods").rename(place / "models" / "renamed")
+    prompt.fill("a superb day")
+    prompt.press("Enter")
+    expect(page.locator(".mm-verdict-failed")).to_have_text(["The judge moods is gone."] * 2)
+    expect(verdicts.locator("b")).to_have_count(4)  # those that were given stay
+    page.locator("#mm-settings-button").click()
+    expect(page.locator("#mm-judge-choice input")).to_have_value("moods, gone")
+    (place / "models" / "renamed").rename(place / "models" / "moods")
