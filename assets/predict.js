@@ -164,6 +164,13 @@ async function fill() {
   put(place, answer.html || answer.error || "");
 }
 
+// A word is taken: the next gap is asked for, where there is one.
+function fillIn(whole) {
+  text("fill").value = whole;
+  keep();
+  if (/\[MASK\]|<mask>/.test(whole)) fill();
+}
+
 // --- many texts and files
 
 async function many() {
@@ -307,7 +314,7 @@ element.addEventListener("click", (event) => {
   const data = button.dataset;
   if (data.mode) show(data.mode), again();
   else if (data.explain !== undefined) explain(button.closest(".mp-answer"), data.explain);
-  else if (data.take !== undefined) (text("fill").value = data.take), keep();
+  else if (data.take !== undefined) fillIn(data.take);
   else if (data.do) doings[data.do]?.(button);
 });
 

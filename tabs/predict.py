@@ -8,6 +8,7 @@ and sends `mm-train-data` {corrections: true, model, path, file}: a CSV with the
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -49,6 +50,7 @@ LINES = 5_000  # pasted texts
 AT_ONCE = 0.4  # seconds that an answer may wait for a batch to end, instead of showing a bar
 FIRST = 3  # texts shown of a file
 TABLE = '<button type="button" class="mx-primary" data-do="table">Download the table</button>'
+GAP = re.compile(r"\[MASK\]|<mask>")
 FILL = "fill:"  # before the name of a base model, in the choice of models
 
 
@@ -222,12 +224,13 @@ class Predicting:
 
     @answering
     def fill(self, asked: Answer) -> Answer:
-        """The likeliest words for a gap: {html, speed}."""
+        """The likeliest words for the first gap of a text: {html, speed}."""
         text, name = _text(asked), self._filler(str(asked.get("model", "")))
         model = self.engine.predictors.get(name)
         started = time.perf_counter()
         found = model.fill(text, top=8)
-        return {"html": fillings_html(found), "speed": f"Answered in {seconds(time.perf_counter() - started)}"}
+        gaps = len(GAP.findall(text))
+        return {"html": fillings_html(found, gaps), "speed": f"Answered in {seconds(time.perf_counter() - started)}"}
 
     # behind them
 

@@ -314,8 +314,8 @@ def corrections_html(model: str, found: Sequence[Correction], trained: bool) -> 
 # a gap
 
 
-def fillings_html(found: Sequence[Filling]) -> str:
-    """The likeliest words for a gap, each with the text it makes."""
+def fillings_html(found: Sequence[Filling], gaps: int) -> str:
+    """The likeliest words for a gap, the first of so many, each with the text it makes."""
     most = max((one.score for one in found), default=1.0) or 1.0
     rows = "".join(
         f'<button type="button" class="mp-bar" data-take="{escape(one.text)}" title="{escape(one.text)}">'
@@ -323,7 +323,9 @@ def fillings_html(found: Sequence[Filling]) -> str:
         f"<em>{_percent(one.score)}</em></button>"
         for one in found
     )
-    return f'<div class="mp-answer"><h4>The likeliest words</h4><div class="mp-bars">{rows}</div></div>'
+    which = f" for the first of {gaps} gaps" if gaps > 1 else ""
+    more = '<p class="mx-soft">Choose one, and the next gap is filled.</p>' if gaps > 1 else ""
+    return f'<div class="mp-answer"><h4>The likeliest words{which}</h4>{more}<div class="mp-bars">{rows}</div></div>'
 
 
 def _percent(share: float) -> str:

@@ -199,6 +199,10 @@ def test_a_text_that_is_no_text_or_endless(predicting: Predicting) -> None:
 def test_words_for_a_gap(predicting: Predicting) -> None:
     found = predicting.fill({"model": f"{FILL}encoder", "text": "the [MASK] was great"})
     assert found["html"].count("data-take") == 8
+    assert "gaps" not in found["html"]
+    found = predicting.fill({"model": f"{FILL}encoder", "text": "the [MASK] was [MASK]"})
+    assert words(found["html"]).startswith("The likeliest words for the first of 2 gaps Choose one")
+    assert all(taken.endswith("was [MASK]") for taken in re.findall(r'data-take="([^"]*)"', found["html"]))
     assert "Write [MASK]" in predicting.fill({"model": f"{FILL}encoder", "text": "no gap"})["error"]
 
 
