@@ -22,7 +22,8 @@ from multimodel.finetune.batches import Batch, Batches, tally, write_rows
 from multimodel.finetune.corrections import SEPARATOR, Correction, Corrections
 from multimodel.finetune.data import text_column
 from multimodel.finetune.labels import LabelMap
-from multimodel.finetune.predict import Predictor, table_of, texts_of
+from multimodel.finetune.predict import Predictor, texts_of
+from multimodel.finetune.reading import read
 from multimodel.finetune.store import SavedModel, Store
 
 from .asking import Answer, answering, served
@@ -125,7 +126,7 @@ class Predicting:
     def opened(self, asked: Answer) -> Answer:
         """A file that was uploaded, before it is predicted: {html}."""
         path = uploaded(asked.get("path"))
-        table = table_of(path)
+        table = read(path)
         column = text_column(table)
         first = texts_of(table, column)[:FIRST]
         return {"html": opened_html(path.name, table.columns, column, len(table.rows), first)}
@@ -212,13 +213,14 @@ class Predicting:
 
     @answering
     def export(self, asked: Answer) -> Answer:
-        """The corrections of a model as a file: {path, file, url}."""
+        """The corrections of a model as files: {path, file, url}. `path` as they were said, `url` for a spreadsheet."""
         name = self._name(asked)
         if not self.corrections.of(name):
             raise BadRequest("Nothing has been corrected yet.", hint="Correct an answer first.")
-        target = download_place(f"{name}-corrections.csv")
-        path = self.corrections.csv(name, target, whole=bool(asked.get("whole")))
-        return {"path": str(path), "file": path.name, "url": url_of(path), "model": name}
+        file, whole = f"{name}-corrections.csv", bool(asked.get("whole"))
+        plain = self.corrections.csv(name, download_place(file), whole=whole, safe=False)
+        path = self.corrections.csv(name, download_place(file), whole=whole)
+        return {"path": str(plain), "file": path.name, "url": url_of(path), "model": name}
 
     # a gap
 

@@ -324,7 +324,7 @@ def test_a_file_that_is_none(predicting: Predicting, uploads: Path) -> None:
     (uploads / "x.exe").write_bytes(b"MZ\x90\0\x03\0\0\0" + random.Random(1).randbytes(3000))
     asked = {"model": "moods", "path": str(uploads / "x.exe")}
     for answer in (predicting.opened(asked), done(predicting.batch, predicting.whole(asked))):
-        assert words(answer["error"]).startswith("x.exe is no table: what it holds is no text.")
+        assert words(answer["error"]).startswith("x.exe holds no text.")
     (uploads / "x.parquet").write_bytes(b"nothing")
     assert "damaged" in words(predicting.opened({"path": str(uploads / "x.parquet")})["error"])
 
@@ -346,7 +346,7 @@ def test_corrections_collect_and_become_training_data(predicting: Predicting, up
     assert "no such label" in words(predicting.correct({"model": "moods", "text": "x", "right": "meh"})["error"])
     assert words(predicting.corrected({"model": "moods"})["html"]).startswith("3 corrected for moods")
     alone = predicting.export({"model": "moods"})
-    assert [row["text"] for row in read(Path(alone["path"]))] == ["'=so so", known, "awful"]
+    assert [row["text"] for row in read(Path(alone["path"]))] == ["=so so", known, "awful"]
     assert alone["url"].endswith("moods-corrections.csv")
     dropped = predicting.corrected({"model": "moods", "drop": "awful"})
     assert dropped["count"] == 2

@@ -16,7 +16,8 @@ from typing import Literal
 from ..errors import BadRequest, MultimodelError, Unexpected
 from .export import write_csv
 from .labels import LabelMap
-from .predict import Predictor, answer_columns, table_of, texts_of, write_predictions
+from .predict import Predictor, answer_columns, texts_of, write_predictions
+from .reading import read
 from .types import Prediction
 
 KEPT = 500  # rows of a file that are shown: those the model doubts most
@@ -113,7 +114,7 @@ class Batches:
         """Ask a model about every row of a file, and write the table `target`; the id of the batch."""
 
         def work(mine: _Work) -> None:
-            table = table_of(source)
+            table = read(source)
             texts = texts_of(table, column)
             mine.show(total=len(texts))
             said = self._said(mine, 0, texts, threshold)

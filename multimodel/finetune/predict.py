@@ -12,15 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from importlib import import_module
-from itertools import accumulate, chain, islice
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock, RLock
 from typing import BinaryIO, Protocol, Self, cast
-from unicodedata import category
 from weakref import finalize
 
 from ..compute import Cores
-from ..errors import BrokenFile, DataError, InvalidParameter, ModelNotFound, WorkerCrashed
+from ..errors import BrokenFile, InvalidParameter, ModelNotFound, WorkerCrashed
 from ..settings import Settings
 from ..workers.process import reason, spawn
 from ..workers.protocol import Frame, encode, error_from, read
@@ -28,11 +27,10 @@ from .bases import base_folder
 from .data import text_column
 from .export import write_csv
 from .labels import LabelMap
-from .reading import SUFFIXES
 from .reading import read as read_table
 from .report import Count
 from .store import MANIFEST, Store
-from .tables import Cell, Limits, Table
+from .tables import Cell, Table
 from .tokens import counter
 from .types import BUILT_IN, Attribution, Filling, Precision, Prediction
 
@@ -40,9 +38,6 @@ FIRST = 64  # texts of the first piece of many; later pieces take about PIECE se
 PIECE = 0.5
 COUNTED = 2000  # texts whose tokens are counted at once
 MOST_COUNTED = 100_000  # seconds of work; of more texts the letters are counted, which pads more
-SAMPLE = 20_000  # characters by which a file is taken for a text
-UNWRITTEN = frozenset({"Cc", "Cn", "Co", "Cs"})  # control characters, and numbers of no character
-MOST_ODD = 0.05  # of the characters of a text; programs and pictures have two to ten times as many
 GRACE = 2.0  # seconds that a process may take to end by itself
 NAMED = 5  # saved models that are named where one is not found
 WARM = 3  # models kept in memory
@@ -168,7 +163,7 @@ class Predictor:
 
         Tells the fraction that is done. `column`: the texts; found by itself. Raises DataError, DiskFull.
         """
-        table = table_of(source)
+        table = read_table(source)
         said = yield from self.stream(texts_of(table, column), threshold=threshold)
         return write_predictions(target, table, said, self.labels, threshold)
 
@@ -199,18 +194,6 @@ def only_texts(given: Iterable[str]) -> list[str]:
         if not isinstance(text, str):
             raise InvalidParameter(f"texts[{place}] is {text!r:.80}, which is no text.", hint=hint)
     return texts
-
-
-def table_of(source: Path) -> Table:
-    """The rows of a file that are to be predicted. Raises DataError, for a file too that holds no text."""
-    table = read_table(source, Limits())
-    cells = islice(chain(table.columns, *table.rows), SAMPLE)
-    sample = "".join(map(_joined, cells))[:SAMPLE]
-    odd = sum(letter == "\ufffd" or (category(letter) in UNWRITTEN and letter not in "\t\r\n") for letter in sample)
-    if odd > MOST_ODD * len(sample):
-        hint = f"Choose a table; supported are {', '.join(sorted(SUFFIXES))}."
-        raise DataError(f"{source.name} is no table: what it holds is no text.", hint=hint)
-    return table
 
 
 def texts_of(table: Table, column: str | None = None) -> list[str]:

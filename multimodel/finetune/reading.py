@@ -12,7 +12,7 @@ from .formats import from_excel, from_json, from_parquet
 from .tables import SPLIT_NAMES, Limits, Table, decode, stack, words_of
 
 LOOKED_AT = 10_000  # characters that tell a file of text from another
-BINARY = re.compile(r"[\x01-\x08\x0e-\x19\x1c-\x1f\x7f-\x9f]")  # what no text has; NUL comes in exports
+BINARY = re.compile(r"[\x01-\x08\x0e-\x19\x1c-\x1f\x7f-\x9f\ufffd]")  # what no text has; NUL comes in exports
 SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx"})
 
 

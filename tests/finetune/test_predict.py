@@ -29,8 +29,9 @@ from multimodel.errors import (
     WorkerCrashed,
 )
 from multimodel.finetune.labels import LabelMap
-from multimodel.finetune.predict import Apart, Predictor, Predictors, table_of, texts_of
+from multimodel.finetune.predict import Apart, Predictor, Predictors, texts_of
 from multimodel.finetune.probability import ENOUGH, calibration, probabilities, temperature, thresholds
+from multimodel.finetune.reading import read
 from multimodel.finetune.store import Store
 
 from ..support import eventually
@@ -201,16 +202,16 @@ def test_a_file_without_text_is_refused_and_none_of_it_is_shown(moods: Predictor
     source.write_bytes(b"\x7fELF\x02\x01\x01" + random.Random(1).randbytes(5000))
     with pytest.raises(DataError) as caught:
         list(moods.file(source, tmp_path / "out.csv"))
-    assert str(caught.value) == f"{name} is no table: what it holds is no text." and ".csv" in caught.value.hint
+    assert str(caught.value) == f"{name} holds no text." and "CSV" in caught.value.hint
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
 def test_texts_in_any_encoding_are_texts(tmp_path: Path, encoding: str) -> None:
     source = tmp_path / "in.txt"
     source.write_text("text\ngrößer\nein Café\nna ja\n", encoding=encoding)
-    assert texts_of(table_of(source)) == ["größer", "ein Café", "na ja"]
+    assert texts_of(read(source)) == ["größer", "ein Café", "na ja"]
     source.write_text("text\n👩\u200d💻 \u0645\u06cc\u200c\u062e\n😀\n", encoding="utf-8")  # joined by what nobody sees
-    assert len(table_of(source).rows) == 2
+    assert len(read(source).rows) == 2
 
 
 def test_a_text_alone_is_a_list_of_one(moods: Predictor) -> None:
