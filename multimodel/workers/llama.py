@@ -232,7 +232,7 @@ class LlamaRuntime:
 
     def measure(self, messages: Sequence[Message]) -> PromptSize:
         """See `protocol.Runtime`."""
-        return measured(messages, self._read, self._length)
+        return measured(messages, self._reading, self._length)
 
     def set_threads(self, count: int) -> None:
         """See `protocol.Runtime`."""
@@ -259,9 +259,9 @@ class LlamaRuntime:
 
     def _fit(self, request: Request, tools: Tools) -> Fitted:
         spare = reserve(request.params.max_tokens, self._length)
-        return fit(request.messages, lambda some: self._read(some, tools), self._length, spare)
+        return fit(request.messages, lambda some: self._reading(some, tools), self._length, spare)
 
-    def _read(self, messages: Sequence[Message], tools: Tools = None) -> Reading:
+    def _reading(self, messages: Sequence[Message], tools: Tools = None) -> Reading:
         return reading(self._rendered(self._clean(messages), tools), self._model.tokens, self._length)
 
     def _clean(self, messages: Sequence[Message]) -> Sequence[Message]:

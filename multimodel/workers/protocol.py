@@ -47,7 +47,7 @@ Frame = dict[str, Any]
 SLOTS = 8  # answers a child works on at once, at most
 MEMORY_HINT = "Close other models or programs, choose a smaller model, or a shorter context length."
 _SHORT = re.compile(
-    r"out of memory|(insufficient|allocate|reserve) memory|memory allocation|(failed|unable) to allocate"
+    r"out of memory|MemoryError|(insufficient|allocate|reserve) memory|memory allocation|(failed|unable) to allocate"
     r"|std::bad_alloc|failed to map segment|mem_buffer != NULL",
     re.IGNORECASE,
 )
