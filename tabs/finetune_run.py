@@ -310,17 +310,17 @@ def result_html(shown: Shown) -> str:
         return ""
     rows = int(found.get("rows", 0))
     split = {"test": "test rows", "validation": "validation rows"}.get(str(found.get("split")), "rows")
-    judged = f"Judged on {rows:,} {split}{_known_text(found)}." if rows else ""
+    judged = f"Judged on {rows:,} {split}{known_text(found)}." if rows else ""
     return (
         f'{_tiles(found)}<p class="mx-soft">{judged}</p>'
         f'<div class="mf-charts2">{_per_class(found)}{_matrix(found)}</div>'
     )
 
 
-def _known_text(found: Mapping[str, Any]) -> str:
+def known_text(found: Mapping[str, Any]) -> str:
     """How many of the rows that judged the model had a text that it was trained on; nothing where nobody counted.
 
-    >>> _known_text({"trained_on": 2}), _known_text({"trained_on": 0}), _known_text({})
+    >>> known_text({"trained_on": 2}), known_text({"trained_on": 0}), known_text({})
     ('; it was trained on the texts of 2 of them', ', none of which it was trained on', '')
     """
     count = found.get("trained_on")

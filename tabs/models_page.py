@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from multimodel.finetune.card import NAMES, public
 
 from .explorer_list import ago
-from .finetune_run import beside_text
+from .finetune_run import beside_text, known_text
 from .format import part_of, seconds, size
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multimodel.jobs import Progress
 
 TASKS = {"single_label": "one label a text", "multi_label": "several labels a text", "regression": "a number"}
-SPLITS = {"test": "test rows, which training never saw", "validation": "validation rows, which chose the best epoch"}
+SPLITS = {"test": "test rows", "validation": "validation rows, which chose the best epoch"}
 LOWER = ("rmse", "mae")  # figures of which less is better
 HEAT = 24  # classes up to which the whole confusion matrix is shown
 PAIRS = 20  # otherwise the pairs that are confused most
@@ -166,7 +166,7 @@ def _figures(metrics: Mapping[str, Any]) -> str:
     if found := metrics.get("calibration"):
         title = "Expected calibration error: how far the probabilities are from how often it is right"
         cards += f'<li title="{title}"><b>{100 * found["ece"]:.1f} %</b><span>Calibration error</span></li>'
-    on = f"On {metrics['rows']:,} {SPLITS.get(str(metrics.get('split')), 'rows')}."
+    on = f"On {metrics['rows']:,} {SPLITS.get(str(metrics.get('split')), 'rows')}{known_text(metrics)}."
     against = " Compared with TF-IDF and logistic regression on the same rows." if base else ""
     return f'<ul class="mp-figures">{cards}</ul><p class="mx-soft">{on}{against}</p>'
 
