@@ -26,7 +26,8 @@ from .finetune_quality import Source, config, cut, error_of, known
 from .kills import alone_in
 from .report import Report, Table, finish, load, parser
 
-SEED = 42  # of the first round
+SEED = 7  # of the first round
+SEEDS = f"Seeds from {SEED} on: the settings were chosen by runs with others."
 FIGURES = ("accuracy", "f1")
 
 
@@ -89,7 +90,7 @@ def main() -> int:
         tables = (encoder(sets, settings, seeds, epochs),)
     packages = ("torch", "transformers", "accelerate", "scikit-learn")
     title = "The built-in encoder beside TF-IDF"
-    return finish(Report("finetune_encoder", title, tables, (), packages), asked, before, "1 each")
+    return finish(Report("finetune_encoder", title, tables, (SEEDS,), packages), asked, before, "1 each")
 
 
 if __name__ == "__main__":
