@@ -47,7 +47,7 @@ from .waiting import WaitingList, waiting_widget
 
 BRANCHED = "This conversation went on in another tab: your prompt is another version beside it. Its arrows show both."
 EXAMPLES = ("What can this app do?", "How do I add another model?", "What is the KV cache?")
-SEEN = "(prompt, id) => [prompt, id, Number(document.documentElement.dataset.mmRevision)]"
+SEEN = "(prompt, id) => window.mmSend(prompt, id)"
 
 
 def model_lister(settings: Settings) -> Callable[[], list[dict[str, str]]]:
@@ -120,7 +120,12 @@ class ChatTab:
         return entries_view(self.boards, board, **more)
 
     def send(self, prompt: str, id: str, seen: float | None) -> dict[Component, Any]:
-        """One prompt for all columns. It stays in the box when it cannot be sent. `seen`: the revision of the page."""
+        """One prompt for all columns. It stays in the box when it cannot be sent.
+
+        `seen`: the revision of the page; below zero where the page is still opening, and will send it again.
+        """
+        if seen is not None and seen < 0:
+            return {self.warning: ""}
         board = self.boards.get(id)
         revision = None if seen is None else int(seen)
         branched, files = board.moved_on(revision), self.attach.pending.of(id)

@@ -48,6 +48,25 @@ def served(tmp_path_factory: pytest.TempPathFactory, faults: FaultServer) -> Ite
 # the main job
 
 
+def test_a_prompt_sent_before_the_page_is_open_waits_for_it(browser: Any, served: Server) -> None:
+    with browser.new_context() as context:
+        chat, held = Chat(context.new_page(), served.url), list[Any]()
+        chat.page.route(
+            "**/gradio_api/run/**", lambda route: held.append(route) if chat.columns.count() == 0 else route.continue_()
+        )
+        chat.page.goto(served.url)
+        chat.ask("one two three")
+        chat.page.wait_for_timeout(300)
+        assert held and chat.prompt.input_value() == "one two three"
+        held.pop().continue_()
+        chat.page.wait_for_timeout(500)
+        for route in held:  # what opens the page is answered after the prompt
+            route.continue_()
+        chat.page.wait_for_timeout(500)
+        chat.finished()
+        assert chat.prompt.input_value() == "" and chat.errors == []
+
+
 def ask_both(chat: Chat) -> None:
     """A question to the built-in model in both forms, until both have answered."""
     chat.ask("What is the KV cache?")
