@@ -99,8 +99,8 @@ class Person:
 async def handlers(web: httpx.AsyncClient) -> Handlers:
     """Look the numbers up as a page does."""
     events = (await web.get("/config")).raise_for_status().json()["dependencies"]
-    found = {word: [e["id"] for e in events if word in str(e.get("js"))] for word in ("mmAddress", "mmRevision")}
-    return Handlers(found["mmAddress"][0], found["mmRevision"][0])
+    found = {word: [e["id"] for e in events if word in str(e.get("js"))] for word in ("mmAddress", "mmSend")}
+    return Handlers(found["mmAddress"][0], found["mmSend"][0])
 
 
 async def talk(person: Person, prompt: str) -> Seen:
