@@ -10,6 +10,7 @@ from typing import Any
 
 from multimodel.errors import InvalidParameter
 from multimodel.finetune.bases import ALIASES, bases
+from multimodel.finetune.fitting import rows_of_steps
 from multimodel.finetune.store import Store
 from multimodel.finetune.types import BUILT_IN, CHOICES, HELP, RANGES, TrainConfig
 from multimodel.memory import MemoryPlan, Target, Verdict
@@ -50,7 +51,6 @@ EMPTY = dict.fromkeys(("adaptation", "checkpoint_steps", "learning_rate", "max_l
 FRACTIONS = frozenset({"learning_rate", "validation_size", "test_size", "warmup", "weight_decay"})
 SIZES = {BUILT_IN: "built in", **dict.fromkeys(ALIASES, "from the Hub")}
 LEAST_ROWS, MOST_ROWS = 8, 256  # of a batch that is proposed
-STEPS = 20  # of an epoch, at least, with a batch that is proposed
 SPLITTING = ("validation_size", "test_size", "seed")  # settings that decide who trains and who judges
 USUAL_LENGTH = 128  # tokens, where neither a person nor data says more
 
@@ -171,12 +171,12 @@ def base_of(asked: Mapping[str, Any], settings: Settings) -> str:
 
 
 def most_rows(training: Any) -> int:
-    """Of a batch that is proposed for so many rows: an epoch is to have STEPS steps, or a model learns too rarely.
+    """Of a batch that is proposed for so many rows: an epoch is to have enough steps, or a model learns too rarely.
 
     >>> most_rows(320), most_rows(100_000), most_rows(None)
     (16, 256, 256)
     """
-    return min(MOST_ROWS, max(LEAST_ROWS, training // STEPS)) if isinstance(training, int) else MOST_ROWS
+    return min(MOST_ROWS, max(LEAST_ROWS, rows_of_steps(training))) if isinstance(training, int) else MOST_ROWS
 
 
 def memory_html(plan: MemoryPlan, verdict: Verdict, target: Target, largest: int) -> str:

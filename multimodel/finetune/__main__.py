@@ -21,7 +21,7 @@ from ..memory.target import target_of
 from ..settings import Settings
 from . import console as view
 from .bases import base_folder
-from .fitting import MOST, largest_batch, training_of
+from .fitting import MOST, STEPS, largest_batch, rows_of_steps, training_of
 from .jobs import Jobs
 from .options import parser, settings_of
 from .remote import repository, submit
@@ -32,7 +32,6 @@ from .tokens import base_in
 from .types import TrainConfig, TrainUpdate
 
 CODES = {"done": 0, "stopped": 0, "interrupted": 130}
-STEPS = 20  # of an epoch, where there are rows for them: in very few a model learns nothing
 
 
 def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
@@ -113,9 +112,8 @@ def _fitted(
 
 def _most(config: TrainConfig, found: DataReport, rows: int) -> int:
     """The largest batch that leaves an epoch of so many rows enough steps; not less than what is recommended."""
-    enough = (rows - 1) // (STEPS - 1) // config.gradient_accumulation  # the last step may have fewer rows
     recommended: int = found.recommended["batch_size"][0]
-    return min(MOST, max(enough, recommended))
+    return min(MOST, max(rows_of_steps(rows, config.gradient_accumulation), recommended))
 
 
 def _steps_said(config: TrainConfig, rows: int, batch: int) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..memory.subject import Subject  # comes with the Hub's library
 
 MOST = int(RANGES["batch_size"][1])  # rows
+STEPS = 20  # of an epoch, where there are rows for them: in very few a model learns nothing
 MASKED = 0.15  # share of the tokens that have to be guessed in adaptive pretraining
 ADAPTATION = 10  # epochs of it for a small base model
 ADAPTATION_TEXTS = 100_000  # texts it reads meanwhile at most, as long as one epoch is not more
@@ -76,6 +77,15 @@ def check_frozen(frozen: int, layers: int) -> None:
     if frozen > layers:
         hint = f"Choose at most {layers}; all of them leaves only the head to train."
         raise InvalidParameter(f"The base model has {layers} layers, not {frozen}.", hint=hint)
+
+
+def rows_of_steps(rows: int, accumulation: int = 1) -> int:
+    """Rows a pass with which an epoch of so many rows has STEPS steps.
+
+    >>> rows_of_steps(320), rows_of_steps(320, accumulation=2)
+    (16, 8)
+    """
+    return (rows - 1) // (STEPS - 1) // accumulation  # the last step may have fewer rows
 
 
 def largest_batch(how: Training, planned: Planned, target: Target, most: int = MOST) -> Fit:
