@@ -26,6 +26,7 @@ from ..tools import Tools, in_words
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
 from .attention import quicker_with_flash
 from .constraint import DEAD_END, Constraint, constraint_from
+from .even import evened
 from .fit import Fitted, Reading, fit, left_out, measured, reading, reserve
 from .llama_native import DOWNLOAD_AGAIN, Context, Model, Sampler, device
 from .logprobs import check_bias, check_number, logprob_frame
@@ -36,7 +37,8 @@ from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, sh
 from .protocol import SLOTS, Facts, Frame, Progress, Request, error_frame, prompt_frame
 from .text import HALF, TextStream
 
-WORTH_COPYING = 16  # tokens; copying moves the whole cache of a sequence, and reading a few again is quicker
+WORTH_COPYING = 4  # tokens; reading fewer again costs no more
+WORTH_WAITING = 16  # tokens that another answer is about to read: waiting for them makes a pass more
 DEFAULT_CONTEXT = 4096
 CACHE_SHARE = 0.25  # of the free memory, for the KV cache; it decides how many answers there are at once
 HEADER = 24  # bytes of the smallest GGUF: magic, version, two counts
@@ -300,12 +302,14 @@ class LlamaRuntime:
 
     def _leader(self, prompt: Sequence[int]) -> tuple[Slot, Answer, int] | None:
         """Who reads the longest beginning of a prompt just now, and how long it is, where waiting saves work."""
-        most, leader = max(self._reusable(slot, prompt) for slot in self._slots) + WORTH_COPYING, None
+        held, leader = max(self._reusable(slot, prompt) for slot in self._slots), None
         for slot in self._slots:
             if slot.answer and slot.answer.reading:
-                shared = min(common_prefix(slot.tokens + slot.answer.pending, prompt), len(prompt) - 1)
-                if shared >= most:
-                    most, leader = shared + 1, (slot, slot.answer, shared)
+                its = slot.tokens + slot.answer.pending
+                shared = min(common_prefix(its, prompt), len(prompt) - 1)
+                twin = its == prompt and shared >= WORTH_COPYING  # it has no pass of its own
+                if shared >= held + (1 if twin else WORTH_WAITING) and (leader is None or shared > leader[2]):
+                    leader = slot, slot.answer, shared
         return leader
 
     def _follow(self, slot: Slot) -> None:
@@ -373,12 +377,16 @@ class LlamaRuntime:
 
     def _evaluate(self, shares: Sequence[tuple[Slot, int]]) -> None:
         """One forward pass over everyone's share."""
+        widths = self._widths(shares)
         self._context.clear()
-        for slot, count in shares:
+        for slot, count in sorted(shares, key=lambda share: share[0].sequence):  # llama.cpp joins those in a row
             if answer := slot.answer:
                 tokens, last = answer.pending[:count], count == len(answer.pending)
                 index = self._context.add(tokens, len(slot.tokens), slot.sequence, want_logits=last)
                 answer.logits = index if last else None
+                if more := widths[slot.sequence] - count:
+                    at = len(slot.tokens) + count
+                    self._context.add(tokens[-1:] * more, at, slot.sequence, want_logits=False)
         try:
             self._context.decode()
         except RuntimeError:
@@ -389,6 +397,14 @@ class LlamaRuntime:
             if answer := slot.answer:
                 slot.tokens += answer.pending[:count]
                 del answer.pending[:count]
+                if widths[slot.sequence] > count:
+                    self._context.cut(slot.sequence, len(slot.tokens))
+
+    def _widths(self, shares: Sequence[tuple[Slot, int]]) -> dict[int, int]:
+        """How many tokens to evaluate of each sequence: its share, and what makes it as long as its neighbours."""
+        lengths = {slot.sequence: count for slot, count in shares}
+        room = self._length - max(len(slot.tokens) for slot, _ in shares)
+        return evened(lengths, room) if self._model.rewinds else lengths
 
     def _advance(self, answer: Answer) -> list[Frame]:
         """The events of one answer after a forward pass."""

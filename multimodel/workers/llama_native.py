@@ -126,6 +126,13 @@ class Model:
         return int(native.llama_model_n_swa(self.handle))
 
     @cached_property
+    def rewinds(self) -> bool:
+        """Whether tokens can be taken back out of its cache: it has no running state, and no window that moves on."""
+        handle = self.handle
+        runs = native.llama_model_is_recurrent(handle) or native.llama_model_is_hybrid(handle)
+        return not (runs or self.window)
+
+    @cached_property
     def generates(self) -> bool:
         """Whether it continues text: not an embedding model, an encoder-decoder or a diffusion model."""
         handle = self.handle

@@ -181,9 +181,10 @@ class TorchRuntime:
         """Who reads the longest beginning of these tokens just now, and how long it is, where waiting saves work."""
         found = None
         for answer in self._answers.values() if self._store.cuts else ():
-            shared = min(common_prefix(answer.tokens[: answer.prompt], tokens), len(tokens) - 1)
-            ahead = shared - answer.evaluated
-            if not answer.over and ahead >= WORTH_WAITING and (found is None or shared > found[1]):
+            its = answer.tokens[: answer.prompt]
+            shared = min(common_prefix(its, tokens), len(tokens) - 1)
+            worth = shared - answer.evaluated >= (1 if its == tokens else WORTH_WAITING)  # twins share one pass
+            if not answer.over and worth and (found is None or shared > found[1]):
                 found = answer, shared
         return found
 

@@ -145,18 +145,44 @@ def forgotten(runtime: llama.LlamaRuntime) -> None:
         runtime._cut(slot, 0)
 
 
-def test_the_same_question_asked_eight_times_at_once_is_read_once(runtime: llama.LlamaRuntime) -> None:
-    expected = answer(runtime, LONG)
+@pytest.mark.parametrize("question", [LONG, "hi"])
+def test_the_same_question_asked_eight_times_at_once_is_read_once(runtime: llama.LlamaRuntime, question: str) -> None:
+    expected = answer(runtime, question)
     forgotten(runtime)
     for id in range(8):
-        ask(runtime, id, LONG)
+        ask(runtime, id, question)
     events = run(runtime)
     assert [text_of(events, id) for id in range(8)] == [expected] * 8
     evaluated = [
         done(events, id)["usage"]["input_tokens"] - done(events, id)["usage"]["reused_tokens"] for id in range(8)
     ]
     assert sorted(evaluated)[:7] == [0] * 7  # not even the last token: they begin with the same logits
-    assert max(evaluated) > len(LONG)
+    assert max(evaluated) > len(question)
+
+
+def test_prompts_of_unequal_length_are_read_in_one_pass_and_keep_no_filler(
+    runtime: llama.LlamaRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [chr(ord("a") + i) * (20 + i) for i in (3, 0, 7, 1, 5, 2, 6, 4)]
+    alone = [answer(runtime, prompt, id=i) for i, prompt in enumerate(prompts, start=100)]
+    forgotten(runtime)
+    tokens: list[int] = []
+    decode = runtime._context.decode
+
+    def counted() -> None:
+        tokens.append(runtime._context._batch.n_tokens)
+        decode()
+
+    monkeypatch.setattr(runtime._context, "decode", counted)
+    for i, prompt in enumerate(prompts):
+        ask(runtime, i, prompt)
+    read = [len(slot.answer.pending) for slot in runtime._slots if slot.answer]
+    events = runtime.step()
+    assert tokens == [8 * max(read)] and max(read) > min(read)
+    for slot in runtime._slots:
+        assert runtime._context.length(slot.sequence) == len(slot.tokens)
+    events += run(runtime)
+    assert [text_of(events, i) for i in range(8)] == alone
 
 
 def test_who_shares_a_question_still_draws_for_itself(runtime: llama.LlamaRuntime) -> None:

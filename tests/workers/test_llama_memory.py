@@ -162,6 +162,19 @@ def test_so_is_one_that_begins_like_an_answer_under_way(runtime: llama.LlamaRunt
     assert text == expected
 
 
+def test_eight_at_once_of_unequal_length_say_what_each_says_alone(runtime: llama.LlamaRuntime) -> None:
+    prompts = [chr(ord("a") + i) * (20 + i) for i in (3, 0, 7, 1, 5, 2, 6, 4)]
+    alone = [answer(runtime, prompt)[0] for prompt in prompts]
+    forget(runtime)
+    for i, prompt in enumerate(prompts):
+        runtime.admit(Request(i, (Message("user", prompt),), SamplingParams(max_tokens=24)))
+    events: list[Frame] = []
+    while runtime.active():
+        events += runtime.step()
+    said = ["".join(event.get("text", "") for event in events if event["id"] == i) for i in range(8)]
+    assert said == alone
+
+
 def test_a_window_that_still_holds_is_used_again(runtime: llama.LlamaRuntime) -> None:
     forget(runtime)
     answer(runtime, LONG)
