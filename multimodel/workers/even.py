@@ -24,7 +24,7 @@ def evened(lengths: Mapping[int, int], room: int) -> dict[int, int]:
     >>> evened({0: 10, 1: 12}, room=11)
     {0: 10, 1: 12}
     """
-    found = {}
+    found: dict[int, int] = {}
     numbers = sorted(lengths)
     for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):  # neighbours
         members = [number for _, number in row]
