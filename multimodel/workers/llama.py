@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..errors import BadRequest, BrokenFile, MissingDependency, TooLarge
 from ..hardware import memory
 from ..memory.context import CACHE_TYPES, packed
+from ..memory.plan import gb_apart
 from ..tools import Tools, in_words
 from ..types import FinishReason, LoadOptions, Message, Prompt, PromptSize
 from .attention import quicker_with_flash
@@ -74,8 +75,9 @@ def spare_memory(path: Path, *, anyway: bool = False) -> int:
         raise BrokenFile(f"{path.name} is not a complete GGUF file.", hint="Download it again, or choose another file.")
     free = memory().free
     if size > free and not anyway:
+        needs, has = gb_apart(size, free)
         raise TooLarge(
-            f"{path.name} needs {size / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.",
+            f"{path.name} needs {needs} of memory, {has} are free.",
             hint="Choose a smaller model or quantisation, or close other models and programs.",
         )
     return max(0, free - size)
@@ -88,8 +90,9 @@ def slots_within(free: int, slot: int, *, anyway: bool = False) -> int:
     (4, 1, 8)
     """
     if slot > free and not anyway:
+        needs, has = gb_apart(slot, free)
         raise TooLarge(
-            f"The context needs {slot / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free beside the weights.",
+            f"The context needs {needs} of memory, {has} are free beside the weights.",
             hint="Choose a shorter context length, or close other models and programs.",
         )
     return max(1, min(SLOTS, int(free * CACHE_SHARE) // max(1, slot)))

@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .. import folder as files
-from ..errors import BrokenFile, InvalidParameter, MissingDependency, MultimodelError, NotEnoughMemory, TooLarge
+from ..errors import BrokenFile, InvalidParameter, MissingDependency, MultimodelError, TooLarge
 from ..hardware import Device, detect
 from ..memory import Request, target_of
+from ..memory.plan import gb_apart
 from ..memory.torch_plan import model_of
 from ..types import LoadOptions
 from . import torch_adapter
@@ -140,12 +141,12 @@ def _check_vocabulary(model: Any, tokenizer: Any) -> None:
 
 
 def _place(folder: Path, context: int, options: LoadOptions) -> tuple[Device, str]:
-    """(device, dtype): where it fits and in which format. Raises TooLarge with the figures."""
+    """(device, dtype): where it fits and in which format. Raises TooLarge with the figures, MissingDependency."""
     found = detect()
     device = found.of(options.device)
     if device is None:
         has = ", ".join(d.kind for d in found.devices)
-        raise NotEnoughMemory(f"This machine has no {options.device} device.", hint=f"Choose auto or one of {has}.")
+        raise MissingDependency(f"This machine has no device {options.device}.", hint=f"Choose auto or one of {has}.")
     rows = {name: tensor for file in files.weight_files(folder) for name, tensor in files.tensors(file).items()}
     weighed = model_of(folder.name, files.read_json(folder / files.CONFIG), rows)
     request = Request(context_length=context, target=target_of(device), dtype=options.dtype)
@@ -154,16 +155,12 @@ def _place(folder: Path, context: int, options: LoadOptions) -> tuple[Device, st
         raise InvalidParameter(f"Weights as {dtype} are for the processor here.", hint="Choose bfloat16 or float16.")
     plan = weighed.plan(request)
     if (needed := plan.total - plan.framework) > device.free and not options.anyway:  # the library is here already
+        takes, free = gb_apart(needed, device.free)
         raise TooLarge(
-            f"The model takes {_gb(needed)} as {dtype} with {context} tokens of context; "
-            f"{_gb(device.free)} is free on {device.kind}.",
+            f"The model takes {takes} as {dtype} with {context} tokens of context; {free} is free on {device.kind}.",
             hint="Close other models, choose a smaller one or a shorter context length, or a GGUF file of it.",
         )
     return device, dtype
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Progress) -> Any:
