@@ -24,9 +24,9 @@ from .prompt import PLAIN_NOTE, common_prefix, opening, plain_prompt, render, sh
 from .protocol import Frame, Progress, Request, error_frame, prompt_frame
 from .text import TextStream
 from .torch_cache import Kept, PrefixStore, cache_argument, empty_cache
-from .torch_llama import quick
 from .torch_load import Loaded, load_folder
 from .torch_sampling import Sampler
+from .torch_step import step_of
 from .torch_vocabulary import exact, pieces
 
 WORTH_WAITING = 8  # tokens that another answer is about to read; copying their keys and values costs less
@@ -90,7 +90,7 @@ class TorchRuntime:
         self._vocab_size = loaded.model.config.get_text_config(decoder=True).vocab_size
         self._answers: dict[int, Answer] = {}
         self._chunks = Chunks()
-        self._quick = quick(loaded.model, loaded.facts.context_length)
+        self._joint = step_of(loaded.model, loaded.facts.context_length)
         takes = inspect.signature(loaded.model.forward).parameters
         self._cache_argument = cache_argument(loaded.model)
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
@@ -133,7 +133,7 @@ class TorchRuntime:
         """See `protocol.Runtime`."""
         answers = [answer for answer in self._answers.values() if not answer.over and not answer.waiting]
         decoding = [answer for answer in answers if answer.cache and not answer.reading]
-        together = [decoding] if self._quick and decoding else [[answer] for answer in decoding]
+        together = [decoding] if self._joint and decoding else [[answer] for answer in decoding]
         frames: list[Frame] = []
         with torch.inference_mode():
             for answer in answers:
@@ -171,7 +171,7 @@ class TorchRuntime:
         """See `protocol.Runtime`."""
         cache = empty_cache(self._model.config)
         with torch.inference_mode():
-            self._quick([[0]], [cache]) if self._quick else self._forward([0], cache)
+            self._joint([[0]], [cache]) if self._joint else self._forward([0], cache)
 
     def close(self) -> None:
         """See `protocol.Runtime`."""
@@ -197,10 +197,10 @@ class TorchRuntime:
         return []
 
     def _shares(self, reading: Sequence[Answer], shared: bool) -> list[tuple[Answer, int]]:
-        """Who reads how many tokens now, those with the fewest first; one at a time without the quick way."""
+        """Who reads how many tokens now, those with the fewest first; one at a time without the joint way."""
         left = self._chunks.size(shared=shared)
         shares = []
-        for answer in sorted(reading, key=lambda a: a.prompt - a.evaluated)[: None if self._quick else 1]:
+        for answer in sorted(reading, key=lambda a: a.prompt - a.evaluated)[: None if self._joint else 1]:
             if count := min(answer.prompt - answer.evaluated, left):
                 shares.append((answer, count))
                 left -= count
@@ -231,8 +231,8 @@ class TorchRuntime:
 
     def _evaluate(self, work: Sequence[tuple[Answer, list[int]]]) -> torch.Tensor:
         """The logits after the last of each one's tokens, shape (answers, vocabulary)."""
-        if self._quick:
-            return self._quick([tokens for _, tokens in work], [answer.cache for answer, _ in work])
+        if self._joint:
+            return self._joint([tokens for _, tokens in work], [answer.cache for answer, _ in work])
         return torch.stack([self._forward(tokens, answer.cache) for answer, tokens in work])
 
     def _decode_one(self, answers: Sequence[Answer]) -> list[Frame]:

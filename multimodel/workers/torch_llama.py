@@ -3,7 +3,6 @@
 The library's forward takes a thousand Python calls a token, which is most of the time of a small model on a processor
 and of a large one on a GPU. Here projections of one input are one matrix, rotations come from a table, and the tokens
 of all answers share every matrix product; only attention, whose caches differ in length, is done for each by itself.
-`quick` compares it with the library's forward before it is used.
 """
 
 from __future__ import annotations
@@ -15,19 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
-from .torch_cache import RoomyLayer, cache_argument, empty_cache
+from .torch_cache import RoomyLayer, empty_cache
 
 FAMILY = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
-STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})  # rotations that do not depend on the length
-TRIAL = (7, 3, 5, 2, 11, 4, 9)  # tokens that both ways must agree on
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # of the largest logit
 
 
 class LlamaStep:
     """Evaluates the next tokens of each answer: one while it is written, a piece while its prompt is read."""
 
     def __init__(self, model: Any, context: int) -> None:
-        """`model`: of FAMILY. Its projections become views of joined matrices, so no weight is held twice."""
+        """`model`: one that `suits`. Its projections become views of joined matrices, so no weight is held twice."""
         inner, self._head = model.model, model.lm_head.weight
         self._embedding = inner.embed_tokens.weight
         self._norm = inner.norm
@@ -117,33 +113,14 @@ class _Layer:
         return seen[0].transpose(0, 1).reshape(len(query), -1)
 
 
-def quick(model: Any, context: int) -> LlamaStep | None:
-    """The short way through `model`, where there is one and it says the same as the library's."""
-    if type(model).__name__ not in FAMILY or not _is_usual(model):
-        return None
-    with torch.no_grad():
-        step = LlamaStep(model, context)
-        return step if _agrees(step, model) else None
-
-
-def _is_usual(model: Any) -> bool:
-    config = model.config
-    plain = all(type(layer) is RoomyLayer for layer in empty_cache(config).layers)
+def suits(model: Any) -> bool:
+    """Whether this is a Llama without anything that `LlamaStep` does not know."""
+    if type(model).__name__ not in FAMILY:
+        return False
+    plain = all(type(layer) is RoomyLayer for layer in empty_cache(model.config).layers)
     weights = (m for name, m in model.named_modules() if name.endswith("_proj"))
-    usual = config.hidden_act == "silu" and model.model.rotary_emb.rope_type in STATIC_ROPE
-    return plain and usual and model.lm_head.bias is None and all(type(m) is torch.nn.Linear for m in weights)
-
-
-def _agrees(step: LlamaStep, model: Any) -> bool:
-    first, second = empty_cache(model.config), empty_cache(model.config)
-    ids = torch.tensor([TRIAL], device=model.device)
-    wanted = model(input_ids=ids, use_cache=True, **{cache_argument(model): first}).logits[0]
-    one_by_one = torch.cat([step([[token]], [second]) for token in TRIAL])
-    third, fourth = empty_cache(model.config), empty_cache(model.config)
-    step([TRIAL[:2]], [third])
-    in_pieces = step([TRIAL[2:], TRIAL], [third, fourth])
-    off = torch.cat([one_by_one - wanted, in_pieces - wanted[-1]]).abs().max()
-    return bool(off <= TOLERANCE.get(wanted.dtype, 0.0) * wanted.abs().max())
+    usual = model.config.hidden_act == "silu" and model.lm_head.bias is None
+    return plain and usual and all(type(m) is torch.nn.Linear for m in weights)
 
 
 def _by_head(rows: Tensor) -> Tensor:

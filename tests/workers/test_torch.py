@@ -529,15 +529,28 @@ def test_a_sliding_window_is_reused_only_where_nothing_must_be_cut(tmp_path: Pat
     assert text_of(again) == text_of(first) and done(again)["usage"]["reused_tokens"] == 0
 
 
-# The short way through a Llama
+# Several answers in one pass
 
 
-def same_both_ways(folder: Path, tokens: int = 40) -> Any:
-    """Greedy text with the short way and without it; returns the runtime that has it, if the model allows it."""
-    short, long = runtime(folder), runtime(folder)
-    long._quick = None
-    assert text_of(answer(short, request(1, max_tokens=tokens))) == text_of(answer(long, request(1, max_tokens=tokens)))
-    return short
+def way_of(folder: Path, **options: Any) -> str:
+    """How several answers go through a model, once it is sure that each says what it says alone the library's way."""
+    joint, single = runtime(folder, **options), runtime(folder, **options)
+    single._joint = None
+    if attention := getattr(joint._joint, "_own", ""):
+        assert joint._model.config._attn_implementation != attention
+        single._model.set_attn_implementation(attention)
+    prompts = [PROMPT, "Hi", PROMPT[:30] + "!" * 50, "Hi there"]
+    alone = [text_of(answer(single, request(i, text, max_tokens=40))) for i, text in enumerate(prompts)]
+    frames: list[Frame] = []
+    for i, text in enumerate(prompts):
+        frames += joint.admit(request(i, text, max_tokens=40))
+        frames += joint.step() if i % 2 else []  # each two are read at once, the second two beside those that decode
+    finish(joint, frames)
+    assert [text_of(frames, i) for i in range(len(prompts))] == alone
+    return type(joint._joint).__name__
+
+
+FIXED: dict[str, Any] = {"initializer_range": 0.2, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": None}
 
 
 def llama_like(folder: Path, kind: str, **changes: Any) -> Path:
@@ -550,7 +563,7 @@ def llama_like(folder: Path, kind: str, **changes: Any) -> Path:
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     same = {name: sizes[name] for name in (*names, "num_key_value_heads", "max_position_embeddings")} | changes
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**same, initializer_range=0.2, eos_token_id=1)
+    config = getattr(transformers, {"Gemma3": "Gemma3Text"}.get(kind, kind) + "Config")(**same, **FIXED)
     model = getattr(transformers, f"{kind}ForCausalLM")(config)
     for (
         name,
@@ -585,8 +598,8 @@ def llama_like(folder: Path, kind: str, **changes: Any) -> Path:
         ("Qwen2", {"vocab_size": 272}),  # the library gives its tokenizer a token more
     ],
 )
-def test_the_short_way_says_the_same(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
-    assert same_both_ways(llama_like(tmp_path / "model", kind, **changes))._quick is not None
+def test_a_llama_has_a_short_way_that_says_the_same(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+    assert way_of(llama_like(tmp_path / "model", kind, **changes)) == "LlamaStep"
 
 
 @pytest.mark.parametrize(
@@ -594,20 +607,49 @@ def test_the_short_way_says_the_same(tmp_path: Path, kind: str, changes: dict[st
     [
         ("Mistral", {"sliding_window": 32}),
         ("Llama", {"hidden_act": "gelu"}),
-        ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
-        ("Qwen3", {"vocab_size": 272}),
+        ("Qwen3", {"vocab_size": 272, "num_key_value_heads": 2}),
+        ("Phi3", {}),
+        ("Gemma2", {"head_dim": 16, "sliding_window": 16, "attn_logit_softcapping": 5.0}),  # only by its own attention
+        ("Gemma3", {"head_dim": 16, "sliding_window": 16}),
+        ("Qwen3Moe", {"vocab_size": 272, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}),
     ],
 )
-def test_what_the_short_way_does_not_know_goes_the_librarys(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
-    assert same_both_ways(llama_like(tmp_path / "model", kind, **changes))._quick is None
+def test_others_go_the_librarys_way_all_at_once(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
+    assert way_of(llama_like(tmp_path / "model", kind, **changes)) == "JointStep"
 
 
-def test_a_short_way_that_disagrees_is_not_taken(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from multimodel.workers import torch_llama
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_so_do_weights_of_few_bits(tiny_folder: Path, dtype: str) -> None:
+    assert type(runtime(tiny_folder, dtype=dtype)._joint).__name__ == "JointStep"
 
-    assert torch_llama.quick(tiny._model, 512) is not None
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}),
+        ("StableLm", {}),  # has an attention of its own that cannot be replaced
+        ("Nemotron", {}),  # does not tell its attention what it is told
+    ],
+)
+def test_what_cannot_be_asked_for_several_at_once_is_asked_for_each(
+    tmp_path: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    assert way_of(llama_like(tmp_path / "model", kind, **changes)) == "NoneType"
+
+
+def test_a_way_that_disagrees_is_not_taken(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multimodel.workers import torch_joint, torch_llama
+    from multimodel.workers.torch_step import step_of
+
+    model = runtime(tiny_folder)._model
+    assert type(step_of(model, 512)) is torch_llama.LlamaStep
     monkeypatch.setattr(torch_llama, "silu", lambda x: x)
-    assert torch_llama.quick(tiny._model, 512) is None
+    joint = step_of(model, 512)
+    assert isinstance(joint, torch_joint.JointStep)
+    joint.close()
+    monkeypatch.setattr(torch_joint._Joint, "_mask", lambda *_: None)
+    assert step_of(model, 512) is None
+    assert model.config._attn_implementation == "sdpa"
 
 
 # Steps
