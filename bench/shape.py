@@ -1,5 +1,7 @@
 """Write a model of any Llama shape with random weights, as safetensors and GGUF: `python -m bench.shape FOLDER`.
 
+Beside it one of Qwen 3 with the same sizes, as safetensors: another architecture.
+
 Its answers say nothing, but they cost what those of a trained model of this shape cost.
 """
 
@@ -11,23 +13,39 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from guide.convert import ASSETS, HF_FOLDER, save_gguf, save_hf
 from guide.model import SPECIAL, config
 
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+)
+
 
 def write(folder: Path, hidden: int, layers: int, inner: int) -> None:
-    """Write `hf/` and `gguf/` under a folder, with the tokenizer and the chat template of the guide."""
+    """Write `hf/`, `qwen3/` and `gguf/` under a folder, with the tokenizer and the chat template of the guide."""
     tokenizer = Tokenizer.from_file(str(ASSETS / HF_FOLDER / "tokenizer.json"))
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config(tokenizer.get_vocab_size(), hidden, layers, inner))
-    with torch.no_grad():  # or it would answer with control tokens and half characters, which nobody sees
-        model.model.embed_tokens.weight[: len(SPECIAL) + 256] *= 0.01
-    save_hf(model, tokenizer, folder / "hf")
+    sizes = config(tokenizer.get_vocab_size(), hidden, layers, inner)
+    for name, model in (("hf", LlamaForCausalLM), ("qwen3", Qwen3ForCausalLM)):
+        torch.manual_seed(0)
+        save_hf(_silent(model(sizes if name == "hf" else _qwen3(sizes))), tokenizer, folder / name)
     (folder / "gguf").mkdir(exist_ok=True)
     save_gguf(folder / "hf", folder / "gguf" / f"{folder.name}-q8_0.gguf")
     save_gguf(folder / "hf", folder / "gguf" / f"{folder.name}-f16.gguf", quantise=False)
+
+
+def _silent(model: PreTrainedModel) -> PreTrainedModel:
+    """Without control tokens and half characters, which nobody would see."""
+    with torch.no_grad():
+        model.get_input_embeddings().weight[: len(SPECIAL) + 256] *= 0.01
+    return model
+
+
+def _qwen3(sizes: LlamaConfig) -> Qwen3Config:
+    return Qwen3Config(**{name: getattr(sizes, name) for name in SIZES}, head_dim=sizes.head_dim)
 
 
 def main(argv: list[str] | None = None) -> int:

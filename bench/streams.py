@@ -179,7 +179,8 @@ def transformers_rows(folder: Path, rounds: int, max_tokens: int) -> list[tuple[
             "transformers serve, 8": lambda n: burst(engine, [peer] * STREAMS, n, max_tokens),
         }
         found = report.in_turn(contestants, rounds)
-    return rows(f"transformers, {dtype}", found)
+    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    return rows(f"transformers, {architecture}, {dtype}", found)
 
 
 def single(bare: Bare, number: int, max_tokens: int) -> Burst:
@@ -220,7 +221,7 @@ def own_rows(models: dict[str, ModelId], rounds: int, max_tokens: int) -> Genera
     with Engine(settings({})) as engine:
         for label, model in models.items():
             burst(engine, [model], 0, 1)
-            turns = [conversation(engine, model, n, 8) for n in range(10, 10 + rounds)]
+            turns = [conversation(engine, model, n, 8) for n in range(10, 10 + 2 * rounds)]
             yield _own(f"{label}: first token, turn 20 over turn 2", [(t[-1], t[1]) for t in turns], 1000, "ms")
             for what, same in (("one question in eight columns", True), ("eight different questions", False)):
                 worst = waits(engine, model, rounds, max_tokens, same=same)
@@ -279,7 +280,7 @@ def measure(folder: Path, rounds: int, max_tokens: int) -> Report:
     files = sorted(folder.glob("gguf/*.gguf"), reverse=True)
     models = {"GGUF": ModelId("gguf", str(files[0])), "transformers": ModelId("transformers", str(folder / "hf"))}
     against = [row for path in files for row in gguf_rows(path, rounds, max_tokens)]
-    against += transformers_rows(folder / "hf", rounds, max_tokens)
+    against += [row for name in ("hf", "qwen3") for row in transformers_rows(folder / name, rounds, max_tokens)]
     own = [*own_rows(models, rounds, max_tokens)]
     own.append(two_models([models["GGUF"], models["transformers"]], rounds, max_tokens, 2))
     head: tuple[Any, ...] = ("weights, streams, peer", "ours, tok/s", "peer", "ratio")

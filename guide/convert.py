@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from guide.model import BOS, CONTEXT, END, PAD, SPECIAL
 
@@ -29,7 +29,6 @@ CHAT_TEMPLATE = (
     "{% elif message['role'] == 'assistant' %}<|guide|>{{ message['content'] }}<|end|>"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}<|guide|>{% endif %}"
 )
-HF_SETTINGS = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "float16"}
 BLOCK_NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -48,7 +47,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def save_hf(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+def save_hf(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write what `transformers` needs; the output layer is tied and therefore left out."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
@@ -56,7 +55,8 @@ def save_hf(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None
     weights = folder / "model.safetensors"
     save_file(halves, weights, metadata={"format": "pt"})
     weights.chmod(0o644)
-    write_json(folder / "config.json", {**model.config.to_diff_dict(), **HF_SETTINGS})
+    kind = {"architectures": [type(model).__name__], "model_type": model.config.model_type, "dtype": "float16"}
+    write_json(folder / "config.json", {**model.config.to_diff_dict(), **kind})
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", tokenizer_config())
     ids = {"bos_token_id": SPECIAL.index(BOS), "eos_token_id": SPECIAL.index(END), "pad_token_id": SPECIAL.index(PAD)}
