@@ -1,6 +1,6 @@
 """Write a model of any Llama shape with random weights, as safetensors and GGUF: `python -m bench.shape FOLDER`.
 
-Beside it one of Qwen 3 with the same sizes, as safetensors: another architecture.
+Beside it one of Qwen 3 and one of Phi 3 with the same sizes, as safetensors.
 
 Its answers say nothing, but they cost what those of a trained model of this shape cost.
 """
@@ -13,25 +13,27 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaForCausalLM, Phi3Config, Phi3ForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from guide.convert import ASSETS, HF_FOLDER, save_gguf, save_hf
 from guide.model import SPECIAL, config
 
 SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("num_key_value_heads", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps"),
+    *("num_key_value_heads", "head_dim", "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps"),
     *("bos_token_id", "eos_token_id", "pad_token_id"),
 )
 
 
 def write(folder: Path, hidden: int, layers: int, inner: int) -> None:
-    """Write `hf/`, `qwen3/` and `gguf/` under a folder, with the tokenizer and the chat template of the guide."""
+    """Write `hf/`, `qwen3/`, `phi3/` and `gguf/` under a folder, with the guide's tokenizer and chat template."""
     tokenizer = Tokenizer.from_file(str(ASSETS / HF_FOLDER / "tokenizer.json"))
     sizes = config(tokenizer.get_vocab_size(), hidden, layers, inner)
-    for name, model in (("hf", LlamaForCausalLM), ("qwen3", Qwen3ForCausalLM)):
+    same = {name: getattr(sizes, name) for name in SIZES}
+    others = {"qwen3": (Qwen3ForCausalLM, Qwen3Config(**same)), "phi3": (Phi3ForCausalLM, Phi3Config(**same))}
+    for name, (model, its) in ({"hf": (LlamaForCausalLM, sizes)} | others).items():
         torch.manual_seed(0)
-        save_hf(_silent(model(sizes if name == "hf" else _qwen3(sizes))), tokenizer, folder / name)
+        save_hf(_silent(model(its)), tokenizer, folder / name)
     (folder / "gguf").mkdir(exist_ok=True)
     save_gguf(folder / "hf", folder / "gguf" / f"{folder.name}-q8_0.gguf")
     save_gguf(folder / "hf", folder / "gguf" / f"{folder.name}-f16.gguf", quantise=False)
@@ -42,10 +44,6 @@ def _silent(model: PreTrainedModel) -> PreTrainedModel:
     with torch.no_grad():
         model.get_input_embeddings().weight[: len(SPECIAL) + 256] *= 0.01
     return model
-
-
-def _qwen3(sizes: LlamaConfig) -> Qwen3Config:
-    return Qwen3Config(**{name: getattr(sizes, name) for name in SIZES}, head_dim=sizes.head_dim)
 
 
 def main(argv: list[str] | None = None) -> int:

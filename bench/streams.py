@@ -280,7 +280,7 @@ def measure(folder: Path, rounds: int, max_tokens: int) -> Report:
     files = sorted(folder.glob("gguf/*.gguf"), reverse=True)
     models = {"GGUF": ModelId("gguf", str(files[0])), "transformers": ModelId("transformers", str(folder / "hf"))}
     against = [row for path in files for row in gguf_rows(path, rounds, max_tokens)]
-    against += [row for name in ("hf", "qwen3") for row in transformers_rows(folder / name, rounds, max_tokens)]
+    against += [row for name in ("hf", "qwen3", "phi3") for row in transformers_rows(folder / name, rounds, max_tokens)]
     own = [*own_rows(models, rounds, max_tokens)]
     own.append(two_models([models["GGUF"], models["transformers"]], rounds, max_tokens, 2))
     head: tuple[Any, ...] = ("weights, streams, peer", "ours, tok/s", "peer", "ratio")

@@ -16,7 +16,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 
 from .torch_cache import RoomyLayer, empty_cache
 
-FAMILY = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
+FAMILY = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 
 
 class LlamaStep:
@@ -77,6 +77,7 @@ class _Layer:
         self._kv_heads = attention.k_proj.out_features // self._size
         self._heads = attention.q_proj.out_features // self._size
         self._scale = attention.scaling
+        self._eps, self._per_head = _head_norms(attention, self._heads, self._kv_heads)
 
     def __call__(
         self, x: Tensor, cos: Tensor, sin: Tensor, parts: Sequence[_Part], caches: Sequence[RoomyLayer]
@@ -92,6 +93,8 @@ class _Layer:
         turning = self._heads + self._kv_heads  # values are not rotated
         qkv = linear(x, *self._qkv).view(len(x), turning + self._kv_heads, self._size)
         turned = qkv[:, :turning]
+        if self._per_head is not None:
+            turned = rms_norm(turned, (self._size,), None, self._eps) * self._per_head
         turned = torch.addcmul(turned * cos, turned.roll(self._size // 2, -1), sin)
         rows = []
         for (start, end, mask), cache in zip(parts, caches, strict=True):
@@ -130,6 +133,14 @@ def _by_head(rows: Tensor) -> Tensor:
 
 def _normed(x: Tensor, norm: Any) -> Tensor:
     return rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+def _head_norms(attention: Any, heads: int, kv_heads: int) -> tuple[float, Tensor | None]:
+    """Qwen 3 norms queries and keys before they turn: the epsilon, and weights, shape (all their heads, head size)."""
+    if not hasattr(attention, "q_norm"):
+        return 0.0, None
+    query, key = attention.q_norm, attention.k_norm
+    return query.variance_epsilon, torch.cat((query.weight.expand(heads, -1), key.weight.expand(kv_heads, -1)))
 
 
 def _joined(*projections: torch.nn.Linear) -> tuple[Tensor, Tensor | None]:
