@@ -297,6 +297,7 @@ def measure(folder: Path, rounds: int, max_tokens: int) -> Report:
             "Servers run with one thread, without cutting answers (`--interrupt_requests False`), with continuous "
             "batching, and are asked over HTTP on loopback by the same engine. With AMX, llama_cpp.server ends with "
             "SIGSEGV on quantised weights, so it is asked for F16.",
+            "For Qwen 3 transformers serve sends the prompt back as a first text, so that its first token is none.",
             "create_completion: with the library's options as they come, which leave flash attention off; in brackets, "
             "and the bare loop, as a trial at our first load found quicker for this model.",
             "All peers map the weights from the file, as they come; ours are in large pages of memory where Linux has "
