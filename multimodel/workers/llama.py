@@ -176,7 +176,7 @@ class LlamaRuntime:
         _, dropped, prompt = self._fit(request, tools)
         leader = None if request.fresh else self._leader(prompt)
         slot = self._spare() if leader or request.fresh else self._place(prompt)
-        if request.fresh:
+        if leader or request.fresh:
             self._cut(slot, 0)
         slot.prompt, reused = len(prompt), 0 if leader else len(slot.tokens)
         room = self._length - len(prompt)
@@ -212,15 +212,17 @@ class LlamaRuntime:
         for slot in self._slots:
             self._follow(slot)
         shares = self._shares()
-        decoding = not any(slot.answer.reading for slot, _ in shares if slot.answer)
+        reading = [slot.answer.reading for slot, _ in shares if slot.answer]
+        decoding, others = not any(reading), not all(reading)
         together = not decoding or self._passes.together(len(shares))
         began = time.perf_counter()
         events = [event for group in ([shares] if together else [[s] for s in shares]) for event in self._pass(group)]
         took = time.perf_counter() - began
         if decoding:
             self._passes.took(len(shares), together, took)
+            self._chunks.rested(took)
         else:
-            self._chunks.took(sum(count for _, count in shares), took)
+            self._chunks.took(sum(count for _, count in shares), took, shared=others)
         return events
 
     def drop(self, id: int) -> None:
@@ -306,12 +308,12 @@ class LlamaRuntime:
     def _leader(self, prompt: Sequence[int]) -> tuple[Slot, Answer, int] | None:
         """Who reads the longest beginning of a prompt just now, and how long it is, where waiting saves work."""
         held, leader = max(self._reusable(slot, prompt) for slot in self._slots), None
-        for slot in self._slots:
+        for slot in sorted(self._slots, key=lambda slot: bool(slot.answer and slot.answer.leader)):  # twins of one
             if slot.answer and slot.answer.reading:
                 its = slot.tokens + slot.answer.pending
-                shared = min(common_prefix(its, prompt), len(prompt) - 1)
-                twin = its == prompt and shared >= WORTH_COPYING  # it has no pass of its own
-                if shared >= held + (1 if twin else WORTH_WAITING) and (leader is None or shared > leader[2]):
+                twin = its == prompt and len(its) > WORTH_COPYING  # it has no pass of its own
+                shared = len(its) if twin else min(common_prefix(its, prompt), len(prompt) - 1)
+                if shared > held + (1 if twin else WORTH_WAITING) and (leader is None or shared > leader[2]):
                     leader = slot, slot.answer, shared
         return leader
 

@@ -262,6 +262,7 @@ class Context:
         self._room = length
         self._vocab_size = model.vocab_size
         self._memory = native.llama_get_memory(handle)
+        self._moving = False  # whether llama.cpp has copies to make before the next batch
         self._batch = native.llama_batch_init(BATCH, 0, 1)
 
     def _adapt(self, model: Model, path: Path, scale: float) -> None:
@@ -295,6 +296,7 @@ class Context:
 
     def decode(self) -> None:
         """Evaluate the batch. Raises RuntimeError, and then every sequence is empty."""
+        self._moving = False
         if code := int(native.llama_decode(self.handle, self._batch)):
             native.llama_memory_clear(self._memory, True)
             raise RuntimeError(f"llama.cpp could not evaluate the batch ({code}). {last_words()}")
@@ -319,10 +321,16 @@ class Context:
         return False
 
     def copy(self, source: int, target: int) -> None:
-        """Make an empty sequence equal to another."""
-        if FEW * self.length(source) <= self._room and self._carried(source, target):
+        """Make an empty sequence equal to another.
+
+        llama.cpp moves the room of a whole sequence, and only before the next batch; a few tokens are quicker carried
+        by hand, at once. Those would be read too early or be overwritten while a move is still to come.
+        """
+        few = FEW * self.length(source) <= self._room
+        if few and not self._moving and self._carried(source, target):
             return
-        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # moves the room of a whole sequence
+        native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._moving = True
 
     def _carried(self, source: int, target: int) -> bool:
         """Copy only what the sequence holds, by way of a buffer; False where llama.cpp cannot."""

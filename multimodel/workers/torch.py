@@ -138,10 +138,12 @@ class TorchRuntime:
         with torch.inference_mode():
             for answer in answers:
                 frames += _guarded([answer], self._begin, answer)
+            started = time.perf_counter()
             for group in together:
                 frames += _guarded(group, self._decode_one, group)
+            self._chunks.rested(time.perf_counter() - started)
             if shares := self._shares([a for a in answers if a.reading and not a.over], bool(decoding)):
-                frames += _guarded([answer for answer, _ in shares], self._read, shares)
+                frames += _guarded([answer for answer, _ in shares], self._read, shares, bool(decoding))
         return frames
 
     def drop(self, id: int) -> None:
@@ -182,8 +184,9 @@ class TorchRuntime:
         found = None
         for answer in self._answers.values() if self._store.cuts else ():
             its = answer.tokens[: answer.prompt]
-            shared = min(common_prefix(its, tokens), len(tokens) - 1)
-            worth = shared - answer.evaluated >= (1 if its == tokens else WORTH_WAITING)  # twins share one pass
+            twin = its == tokens  # it has no pass of its own
+            shared = len(its) if twin else min(common_prefix(its, tokens), len(tokens) - 1)
+            worth = shared - answer.evaluated > (1 if twin else WORTH_WAITING)
             if not answer.over and worth and (found is None or shared > found[1]):
                 found = answer, shared
         return found
@@ -194,6 +197,7 @@ class TorchRuntime:
             used = [Kept(tuple(a.tokens[: a.evaluated]), a.cache) for a in self._answers.values() if a.evaluated]
             start = self._store.take(answer.tokens, used)
             answer.cache, answer.evaluated, answer.reused = start.cache, len(start.tokens), len(start.tokens)
+            answer.leader = None
         return []
 
     def _shares(self, reading: Sequence[Answer], shared: bool) -> list[tuple[Answer, int]]:
@@ -206,11 +210,11 @@ class TorchRuntime:
                 left -= count
         return shares
 
-    def _read(self, shares: Sequence[tuple[Answer, int]]) -> list[Frame]:
-        """Evaluate pieces of prompts; after the last one, choose the first token."""
+    def _read(self, shares: Sequence[tuple[Answer, int]], shared: bool) -> list[Frame]:
+        """Evaluate pieces of prompts, for which others wait where `shared`; after the last, choose a first token."""
         started = time.perf_counter()
         rows = self._evaluate([(a, a.tokens[a.evaluated : a.evaluated + count]) for a, count in shares])
-        self._chunks.took(sum(count for _, count in shares), time.perf_counter() - started)
+        self._chunks.took(sum(count for _, count in shares), time.perf_counter() - started, shared=shared)
         frames: list[Frame] = []
         for (answer, count), logits in zip(shares, rows, strict=True):
             answer.evaluated += count

@@ -207,6 +207,38 @@ def test_a_common_beginning_is_read_once_and_the_rest_by_each(runtime: llama.Lla
     assert reused[0] == 0 and min(reused[1:]) > 0.9 * 3 * len(LONG)
 
 
+def test_a_common_beginning_is_read_once_though_the_slots_hold_old_answers(runtime: llama.LlamaRuntime) -> None:
+    for i in range(8):
+        answer(runtime, f"{i} {LONG}", id=20 + i)
+    prompts = [LONG + end for end in ("x", LONG + "1", LONG + "2")]
+    for i, prompt in enumerate(prompts):
+        ask(runtime, i, prompt)
+    events = run(runtime)
+    reused = [done(events, i)["usage"]["reused_tokens"] for i in range(3)]
+    assert reused[1] > 0.9 * len(LONG) and reused[2] > 1.8 * len(LONG)
+
+
+def test_short_beginnings_are_copied_after_long_ones_were(tiny_gguf_file: Path) -> None:
+    def load() -> llama.LlamaRuntime:
+        return llama.load(tiny_gguf_file, LoadOptions(flash_attention=False, sequences=8), 1, lambda *_: None)
+
+    short = [f"Be kind. {what}" for what in ("What is a ship?", "Zebra or a horse?", "Is it far?")]
+    fresh = load()
+    alone = [answer(fresh, prompt, id=i) for i, prompt in enumerate(short)]
+    fresh.close()
+    used = load()
+    for i in range(7):
+        ask(used, 10 + i, f"{i}", max_tokens=1)
+    ask(used, 17, "Be kind. " + LONG * 4, max_tokens=200)  # its slot is copied whole, the next ones a few tokens
+    for _ in range(6):
+        used.step()
+    for i, prompt in enumerate(short):
+        ask(used, i, prompt)
+    events = run(used)
+    used.close()
+    assert [text_of(events, i) for i in range(3)] == alone
+
+
 @pytest.mark.parametrize("steps", [0, 1])
 def test_who_waited_for_an_answer_that_was_stopped_goes_on_alone(runtime: llama.LlamaRuntime, steps: int) -> None:
     expected = answer(runtime, LONG * 5)
@@ -234,7 +266,7 @@ def test_the_cache_that_was_idle_for_longest_goes_first(runtime: llama.LlamaRunt
 
 def test_a_long_prompt_does_not_hold_up_an_answer(runtime: llama.LlamaRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multimodel.workers.prefill.STALL", 0.0)
-    ask(runtime, 1, "hi", max_tokens=8)
+    ask(runtime, 1, "hi", max_tokens=16)
     runtime.step()
     ask(runtime, 2, LONG * 5)
     events = run(runtime)

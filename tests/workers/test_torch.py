@@ -456,6 +456,19 @@ def test_the_same_question_asked_eight_times_at_once_is_read_once(tiny_folder: P
     assert evaluated[:7] == [0] * 7 and evaluated[7] == usages[0]["input_tokens"]
 
 
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_equal_prompts_begin_together_wherever_the_last_piece_ends(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    alone = answer(runtime(tiny_folder), request(9))
+    monkeypatch.setattr("multimodel.workers.prefill.MOST", done(alone)["usage"]["input_tokens"] - left)
+    model = runtime(tiny_folder)
+    frames = [frame for id in range(3) for frame in model.admit(request(id))]
+    finish(model, frames)
+    assert [text_of(frames, id) for id in range(3)] == [text_of(alone)] * 3
+    assert [a.evaluated for a in model._answers.values()] == [a.cache.get_seq_length() for a in model._answers.values()]
+
+
 def test_a_common_beginning_is_read_once_and_the_rest_by_each(tiny_folder: Path) -> None:
     prompts = [PROMPT + end for end in ("", " And then?", " Why?")]
     alone = [text_of(answer(runtime(tiny_folder), request(1, text, max_tokens=24))) for text in prompts]
