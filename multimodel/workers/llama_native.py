@@ -261,6 +261,7 @@ class Context:
             self._adapt(model, Path(options.adapter).expanduser(), options.adapter_scale)
         self._room = length
         self._vocab_size = model.vocab_size
+        self._rewinds = model.rewinds
         self._memory = native.llama_get_memory(handle)
         self._moving = False  # whether llama.cpp has copies to make before the next batch
         self._batch = native.llama_batch_init(BATCH, 0, 1)
@@ -324,10 +325,11 @@ class Context:
         """Make an empty sequence equal to another.
 
         llama.cpp moves the room of a whole sequence, and only before the next batch; a few tokens are quicker carried
-        by hand, at once. Those would be read too early or be overwritten while a move is still to come.
+        by hand, at once. Those would be read too early or be overwritten while a move is still to come, and of a
+        sliding window they come out wrong.
         """
         few = FEW * self.length(source) <= self._room
-        if few and not self._moving and self._carried(source, target):
+        if few and self._rewinds and not self._moving and self._carried(source, target):
             return
         native.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         self._moving = True

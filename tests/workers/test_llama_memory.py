@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,24 @@ def test_eight_at_once_of_unequal_length_say_what_each_says_alone(runtime: llama
         events += runtime.step()
     said = ["".join(event.get("text", "") for event in events if event["id"] == i) for i in range(8)]
     assert said == alone
+
+
+def test_many_that_begin_alike_say_what_each_says_in_a_fresh_model(runtime: llama.LlamaRuntime) -> None:
+    chance, said = random.Random(5), {}
+    for _ in range(60):
+        begin = LONG[chance.randrange(40) :][: chance.randrange(3, 90)]
+        asked = [begin + LONG[chance.randrange(200) :][: chance.randrange(40)] for _ in range(chance.randrange(1, 6))]
+        events: list[Frame] = []
+        for i, prompt in enumerate(asked):
+            events += runtime.admit(Request(i, (Message("user", prompt),), SamplingParams(max_tokens=6)))
+            events += runtime.step() if chance.random() < 0.5 else []
+        while runtime.active():
+            events += runtime.step()
+        for i, prompt in enumerate(asked):
+            said[prompt] = "".join(event.get("text", "") for event in events if event["id"] == i)
+    for prompt, text in said.items():
+        forget(runtime)
+        assert answer(runtime, prompt)[0].startswith(text), prompt
 
 
 def test_a_window_that_still_holds_is_used_again(runtime: llama.LlamaRuntime) -> None:
