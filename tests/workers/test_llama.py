@@ -18,6 +18,7 @@ from multimodel.workers.protocol import Frame, Request, logprobs_from
 from multimodel.workers.text import HALF
 
 from ..support import needs, tiny_gguf, tiny_llama
+from .alike import told_differently
 
 pytestmark = needs("llama_cpp", "gguf", "torch")
 pytest.importorskip("llama_cpp")
@@ -237,6 +238,14 @@ def test_short_beginnings_are_copied_after_long_ones_were(tiny_gguf_file: Path) 
     events = run(used)
     used.close()
     assert [text_of(events, i) for i in range(3)] == alone
+
+
+def test_many_that_begin_alike_say_what_each_says_in_a_fresh_model(runtime: llama.LlamaRuntime) -> None:
+    def fresh(prompt: str) -> str:
+        forgotten(runtime)
+        return answer(runtime, prompt, max_tokens=6)
+
+    assert told_differently(runtime, fresh, rounds=60, seed=3, longest=300) == []
 
 
 @pytest.mark.parametrize("steps", [0, 1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from multimodel.types import LoadOptions, Message, SamplingParams
 from multimodel.workers.protocol import Frame, Request
 
 from ..support import CHAT_TEMPLATE, _vocabulary, _write_vocabulary, needs
+from .alike import told_differently
 
 pytestmark = needs("llama_cpp", "gguf")
 pytest.importorskip("llama_cpp")
@@ -110,11 +110,11 @@ def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     made.close()
 
 
-def answer(runtime: llama.LlamaRuntime, *texts: str, id: int = 1) -> tuple[str, Frame]:
+def answer(runtime: llama.LlamaRuntime, *texts: str, id: int = 1, tokens: int = 24) -> tuple[str, Frame]:
     """The text and the usage of the answer to a conversation of these turns."""
     roles = ("user", "assistant")
     turns = tuple(Message(roles[i % 2], text) for i, text in enumerate(texts))
-    runtime.admit(Request(id, turns, SamplingParams(max_tokens=24)))
+    runtime.admit(Request(id, turns, SamplingParams(max_tokens=tokens)))
     return finish(runtime, id)
 
 
@@ -177,21 +177,11 @@ def test_eight_at_once_of_unequal_length_say_what_each_says_alone(runtime: llama
 
 
 def test_many_that_begin_alike_say_what_each_says_in_a_fresh_model(runtime: llama.LlamaRuntime) -> None:
-    chance, said = random.Random(5), {}
-    for _ in range(60):
-        begin = LONG[chance.randrange(40) :][: chance.randrange(3, 90)]
-        asked = [begin + LONG[chance.randrange(200) :][: chance.randrange(40)] for _ in range(chance.randrange(1, 6))]
-        events: list[Frame] = []
-        for i, prompt in enumerate(asked):
-            events += runtime.admit(Request(i, (Message("user", prompt),), SamplingParams(max_tokens=6)))
-            events += runtime.step() if chance.random() < 0.5 else []
-        while runtime.active():
-            events += runtime.step()
-        for i, prompt in enumerate(asked):
-            said[prompt] = "".join(event.get("text", "") for event in events if event["id"] == i)
-    for prompt, text in said.items():
+    def fresh(prompt: str) -> str:
         forget(runtime)
-        assert answer(runtime, prompt)[0].startswith(text), prompt
+        return answer(runtime, prompt, tokens=6)[0]
+
+    assert told_differently(runtime, fresh, rounds=60, seed=5) == []
 
 
 def test_a_window_that_still_holds_is_used_again(runtime: llama.LlamaRuntime) -> None:

@@ -23,6 +23,7 @@ from multimodel.workers.prompt import PLAIN_NOTE
 from multimodel.workers.protocol import Frame, Request, logprobs_from
 
 from ..support import DATA, GUIDE_FOLDER, GUIDE_GGUF, needs, needs_data, tiny_llama
+from .alike import told_differently
 
 pytestmark = needs("torch", "transformers")
 
@@ -629,6 +630,22 @@ def test_a_llama_has_a_short_way_that_says_the_same(tmp_path: Path, kind: str, c
 )
 def test_others_go_the_librarys_way_all_at_once(tmp_path: Path, kind: str, changes: dict[str, Any]) -> None:
     assert way_of(llama_like(tmp_path / "model", kind, **changes)) == "JointStep"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("Llama", {}), ("Gemma3", {"head_dim": 16, "sliding_window": 16}), ("Phi3", {})]
+)
+def test_many_that_begin_alike_say_what_each_says_in_a_fresh_model(
+    tmp_path: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    folder = llama_like(tmp_path / "model", kind, **changes)
+    used, single = runtime(folder), runtime(folder)
+
+    def fresh(prompt: str) -> str:
+        single._store = type(single._store)(single._model.config, 0)
+        return text_of(answer(single, request(1, prompt, max_tokens=6)))
+
+    assert told_differently(used, fresh, rounds=25, seed=3, longest=300) == []
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
