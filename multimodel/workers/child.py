@@ -12,13 +12,13 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import BinaryIO, cast
 
 from ..types import LoadOptions, StageName
 from .pace import Pace
 from .process import pipes, settle
-from .protocol import Frame, Runtime, RuntimeModule, encode, error_frame, read
+from .protocol import Frame, Runtime, RuntimeModule, encode, error_frame, ran_out, read
 from .scheduler import Scheduler
 
 RUNTIMES = frozenset({"llama", "torch"})
@@ -33,8 +33,11 @@ def main() -> None:
     settle()
     commands: Commands = SimpleQueue()
     stdin, stdout = pipes()
+    short = Event()  # memory ran out
 
     def send(events: Sequence[Frame]) -> None:
+        if any(map(ran_out, events)):
+            short.set()
         stdout.write(b"".join(map(encode, events)))
         stdout.flush()
 
@@ -48,16 +51,16 @@ def main() -> None:
         send([error_frame(None, error)])
         return
     try:
-        serve(Scheduler(runtime, send, pace), commands)
+        serve(Scheduler(runtime, send, pace), commands, short.is_set)
     except BrokenPipeError:  # the app is gone
         pass
     finally:
         runtime.close()
 
 
-def serve(scheduler: Scheduler, commands: Commands) -> None:
-    """Obey commands between steps until None comes; sleep while there is nothing to do."""
-    while True:
+def serve(scheduler: Scheduler, commands: Commands, spent: Callable[[], bool] = lambda: False) -> None:
+    """Obey commands between steps until None comes; sleep while there is nothing to do, or end where it is spent."""
+    while scheduler.busy or not spent():
         try:
             command = commands.get(block=not scheduler.busy)
         except Empty:

@@ -31,6 +31,7 @@ from .protocol import (
     error_frame,
     error_from,
     prompt_from,
+    ran_out,
     read,
     says_out_of_memory,
 )
@@ -63,6 +64,7 @@ class Worker:
         self._writing = Lock()  # the pipe to the child: between the threads that ask and the one that closes
         self._queues: dict[int, SimpleQueue[Frame]] = {}
         self._ended: Frame | None = None  # why no more events will come
+        self._spent = False  # memory ran out in it: what it has begun goes on, then it ends by itself
         self._closing = False
         self._said: deque[bytes] = deque(maxlen=64)  # the last lines of its standard error
         self._process = spawn("multimodel.workers.child", threads=threads, more=more)
@@ -75,7 +77,7 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether it can still be asked."""
-        return self._ended is None
+        return self._ended is None and not self._spent
 
     @property
     def pid(self) -> int:
@@ -84,18 +86,18 @@ class Worker:
 
     def memory(self) -> int:
         """Resident bytes of the child; 0 once it has ended."""
-        return int(self._memory().rss) if self.alive else 0
+        return int(self._memory().rss)
 
     def own_memory(self) -> int:
         """Bytes of it that no file backs; the rest, such as mapped weights, the system counts as free."""
         found = self._memory()
-        return int(found.rss - getattr(found, "shared", 0)) if self.alive else 0
+        return int(found.rss - getattr(found, "shared", 0))
 
     def _memory(self) -> Any:
-        try:
-            return psutil.Process(self.pid).memory_info()
-        except psutil.Error:
-            return SimpleNamespace(rss=0)
+        with suppress(psutil.Error):
+            if self._ended is None:
+                return psutil.Process(self.pid).memory_info()
+        return SimpleNamespace(rss=0)
 
     def load(self, runtime: str, path: Path, options: LoadOptions) -> Generator[Frame | None]:
         """Bring the model in: `progress` events, and None every HEARTBEAT while there is none.
@@ -210,6 +212,7 @@ class Worker:
     def _read_events(self) -> None:
         with self._stdout, suppress(ValueError):  # a dying child may not have finished its last line
             while event := read(self._stdout):
+                self._spent = self._spent or ran_out(event)
                 with self._lock:
                     queue = self._queues.get(event.get("id") or LOADING)
                 if queue:
@@ -233,6 +236,8 @@ class Worker:
     def _obituary(self, code: int) -> MultimodelError:
         if self._closing:
             return WorkerCrashed(f"{self.name} was unloaded.", hint="Send the prompt again to load it.")
+        if self._spent:
+            return error_from(error_frame(None, MemoryError()))
         if reason(code) == "SIGVTALRM":  # the limit of `prompt.time_limit`
             loops = f"The chat template of {self.name} did not come to an end, so its process was ended."
             return WorkerCrashed(loops, hint=OTHER_TEMPLATE)

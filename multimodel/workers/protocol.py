@@ -12,7 +12,10 @@ Commands (app to child):
     {"op": "threads", "count": int}                                   its share of the cores
     {"op": "status", "id": int}
 
-End of input ends the child. Events (child to app); `at` is time.perf_counter(), one clock for both processes:
+End of input ends the child. So does a NotEnoughMemory of its own, once the answers it has begun are over: what the
+libraries hold then is not to be trusted, so it is asked no more.
+
+Events (child to app); `at` is time.perf_counter(), one clock for both processes:
 
     {"event": "progress", "stage": "starting" | "loading", "fraction": float | null, "detail": str}
     {"event": "ready", "facts": {Facts}}
@@ -47,11 +50,13 @@ Frame = dict[str, Any]
 SLOTS = 8  # answers a child works on at once, at most
 MEMORY_HINT = "Close other models or programs, choose a smaller model, or a shorter context length."
 _SHORT = re.compile(
-    r"out of memory|MemoryError|(insufficient|allocate|reserve) memory|memory allocation|(failed|unable) to allocate"
-    r"|std::bad_alloc|failed to map segment|mem_buffer != NULL",
+    r"out of memory|MemoryError|(insufficient|not enough|allocate|reserve) memory|memory allocation"
+    r"|(failed|unable|tried) to allocate|std::bad_alloc|failed to map segment|mem_buffer != NULL|_ALLOC(ATION)?_FAILED"
+    r"|could not (create|execute) a (primitive|memory)\b(?! descriptor)",  # a descriptor fails for what is not offered
     re.IGNORECASE,
 )
-"""How libraries, the loader of shared libraries and native code say that there is no memory left."""
+"""How libraries, the loader of shared libraries and native code say that there is no memory left. "A primitive" is
+oneDNN's: it is made anew for every shape, and where the room for its code is missing, this is all that is said."""
 
 
 def encode(frame: Frame) -> bytes:
@@ -272,8 +277,21 @@ def says_out_of_memory(text: str) -> bool:
 
     >>> says_out_of_memory("std::bad_alloc"), says_out_of_memory("bad magic")
     (True, False)
+    >>> says_out_of_memory("could not create a primitive")
+    True
+    >>> says_out_of_memory("could not create a primitive descriptor for the matmul primitive")
+    False
     """
     return bool(_SHORT.search(text))
+
+
+def ran_out(event: Frame) -> bool:
+    """Whether an event says that memory ran out in the child.
+
+    >>> ran_out(error_frame(1, MemoryError())), ran_out(error_frame(1, KeyError()))
+    (True, False)
+    """
+    return bool(event["event"] == "error" and event["type"] == NotEnoughMemory.__name__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,16 +10,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from multimodel.engine import Engine
 from multimodel.errors import NotEnoughMemory, WorkerCrashed
 from multimodel.settings import Settings
-from multimodel.types import LoadOptions, Message, ModelId, SamplingParams, Snapshot
+from multimodel.types import LoadOptions, Message, ModelId, ModelSpec, SamplingParams, Snapshot
 from multimodel.workers.client import Worker
 from multimodel.workers.protocol import error_frame
 
-from ..support import ROOT, needs
+from ..support import ROOT, eventually, needs, tiny_llama
 
 pytestmark = [
     needs("llama_cpp", "gguf", "torch", "transformers"),
@@ -46,7 +47,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ModelId, Path
     return ModelId("transformers", str(folder)), folder / "model.safetensors"
 
 
-def ask(engine: Engine, model: ModelId, **params: int) -> Snapshot:
+def ask(engine: Engine, model: ModelId | ModelSpec, **params: int) -> Snapshot:
     *_, last = engine.ask(model, ASK, SamplingParams(**{"max_tokens": 12, "temperature": 0, **params}))
     return last
 
@@ -133,23 +134,21 @@ def test_a_library_that_finds_no_room_is_not_called_missing() -> None:
         assert error_frame(None, caught.value)["type"] == "NotEnoughMemory"
 
 
-def test_memory_that_runs_out_while_answering_ends_the_answer_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    from ..support import tiny_llama
-
+@pytest.mark.parametrize(
+    ("dtype", "words", "room"),
+    [("float32", 40_000, 1 << 20), ("bfloat16", 300, 0)],  # oneDNN computes the latter, and says it in its own words
+)
+def test_memory_that_runs_out_while_answering_ends_the_process_and_the_next_question_starts_a_new_one(
+    engine: Engine, tmp_path: Path, dtype: str, words: int, room: int
+) -> None:
     folder = tiny_llama(tmp_path / "long", context=1 << 20)
-    worker = Worker("tiny", threads=1)
-    try:
-        for _ in worker.load("torch", folder, LoadOptions(context_length=1 << 20)):
-            pass
-        short = SamplingParams(max_tokens=4, temperature=0)
-        before = [event for event in worker.generate(ASK, short) if event and event["event"] == "text"]
-        limit(worker, 1 << 20)
-        long = [Message("user", "word " * 40_000)]
-        with pytest.raises((NotEnoughMemory, WorkerCrashed)) as caught:
-            list(worker.generate(long, short))
-        assert caught.value.hint
-        if worker.alive:
-            after = [event for event in worker.generate(ASK, short) if event and event["event"] == "text"]
-            assert [event["text"] for event in after] == [event["text"] for event in before]
-    finally:
-        worker.close()
+    spec = ModelSpec(ModelId("transformers", str(folder)), LoadOptions(context_length=1 << 20, dtype=dtype))
+    before = ask(engine, spec)
+    worker = engine.pool.place(spec).worker
+    assert worker
+    limit(worker, room)
+    *_, hurt = engine.ask(spec, [Message("user", "word " * words)], SamplingParams(max_tokens=4))
+    assert isinstance(hurt.error, NotEnoughMemory) and "Close other models" in hurt.error.hint
+    after = ask(engine, spec)
+    assert (after.text, after.error) == (before.text, None)
+    eventually(lambda: not psutil.pid_exists(worker.pid))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 
 import pytest
 
 from multimodel.errors import BadRequest
 from multimodel.types import Message, PromptSize, SamplingParams
-from multimodel.workers.protocol import Facts, Frame, Request, encode, request_from
+from multimodel.workers.child import serve
+from multimodel.workers.protocol import Facts, Frame, Request, encode, ran_out, request_from
 from multimodel.workers.scheduler import Scheduler, joined
 
 
@@ -26,6 +28,8 @@ class Scripted:
     def admit(self, request: Request) -> list[Frame]:
         if request.messages[0].content == "bad":
             raise BadRequest("no", hint="Say something else.")
+        if request.messages[0].content == "huge":
+            raise MemoryError
         self.left[request.id] = int(request.messages[0].content)
         return [{"event": "note", "id": request.id, "text": "hello"}]
 
@@ -144,6 +148,15 @@ def test_a_failed_step_ends_its_answers_and_the_next_one_works(make: Make, raise
     ask(scheduler, 3, "1")
     scheduler.step()
     assert events(sent, 3)[-1] == "done"
+
+
+def test_a_child_whose_memory_ran_out_ends_once_the_answers_it_has_begun_are_whole(make: Make) -> None:
+    scheduler, _, sent = make()
+    commands: SimpleQueue[Frame | None] = SimpleQueue()
+    for id, text in ((1, "3"), (2, "huge"), (3, "2")):
+        commands.put({"op": "generate", "id": id, "messages": [{"role": "user", "content": text}], "params": {}})
+    serve(scheduler, commands, lambda: any(map(ran_out, sent)))  # would wait for the next command
+    assert [events(sent, id)[-1] for id in (1, 2, 3)] == ["done", "error", "done"]
 
 
 def test_measuring_and_threads_pass_through(make: Make) -> None:
