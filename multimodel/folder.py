@@ -130,6 +130,24 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(wanted)]
 
 
+def check_loaded(
+    missing: Iterable[str], mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], hint: str
+) -> None:
+    """Refuse a model whose weights are missing or of another shape: the library fills them with random numbers.
+
+    `missing` and `mismatched` are what it says it found: names, and names with the shape in the file and that wanted.
+    Raises BrokenFile, which names the first and says how many more there are.
+    """
+    if wrong := sorted(mismatched):
+        name, held, wanted = wrong[0]
+        sizes = f"{tuple(held)} in the file, {tuple(wanted)} by {CONFIG}"
+        more = f"; {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
+        raise BrokenFile(f"The model does not fit together: {name} is {sizes}{more}.", hint=hint)
+    if gone := sorted(missing):
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise BrokenFile(f"The weights of {gone[0]}{more} are missing.", hint=hint)
+
+
 def complete(folder: Path) -> bool:
     """Whether everything is there that loading takes."""
     names = [path.name for path in folder.iterdir() if path.exists()] if folder.is_dir() else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,33 @@ def load_model(folder: Path, labels: LabelMap) -> Any:
             label2id={name: i for i, name in enumerate(labels.classes)},
             problem_type=problem.get(labels.task, "regression"),
         )
-        return AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
             use_safetensors=True,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
+    _check_encoder(folder, model.base_model_prefix, info)
+    return model
+
+
+def _check_encoder(folder: Path, name: str, info: Mapping[str, Any]) -> None:
+    """Raise BrokenFile where weights of the encoder, the part called `name`, are missing or of another shape.
+
+    A head is new for each task; models that only guessed masked words have no pooler, which is part of the head.
+    """
+
+    def its(weight: str) -> bool:
+        return weight.startswith(f"{name}.") and not weight.startswith(f"{name}.pooler.")
+
+    missing = filter(its, info["missing_keys"])
+    mismatched = (row for row in info["mismatched_keys"] if its(row[0]))
+    files.check_loaded(
+        missing, mismatched, f"Get {folder.name} again from where it came, or choose another base model."
+    )
 
 
 def encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,27 +173,16 @@ def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Prog
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # it would raise without saying which; `_check_weights` says
+            ignore_mismatched_sizes=True,  # it would raise without saying which; `check_loaded` says
             **_attention(config),
         )
     model, info = loaded
-    _check_weights(info)
+    files.check_loaded(info["missing_keys"], info["mismatched_keys"], files.DOWNLOAD_AGAIN)
     if not cache_argument(model):
         raise BrokenFile(
             f"{type(model).__name__} keeps no cache that can be used here.", hint="Choose a GGUF file of this model."
         )
     return model.to(device.kind).eval()
-
-
-def _check_weights(info: Mapping[str, Any]) -> None:
-    """Raise BrokenFile for weights that are missing or of another shape: the library fills them with random numbers."""
-    if wrong := sorted(info["mismatched_keys"]):
-        name, held, wanted = wrong[0]
-        sizes = f"{tuple(held)} in the file, {tuple(wanted)} by {files.CONFIG}"
-        raise BrokenFile(f"The model does not fit together: {name} is {sizes}.", hint=files.DOWNLOAD_AGAIN)
-    if missing := sorted(info["missing_keys"]):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BrokenFile(f"The weights of {missing[0]}{more} are missing.", hint=files.DOWNLOAD_AGAIN)
 
 
 def _format(dtype: str) -> dict[str, Any]:

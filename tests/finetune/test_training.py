@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -28,9 +30,11 @@ from multimodel.errors import (
 )
 from multimodel.finetune import checkpoints, child
 from multimodel.finetune.bases import base_folder
+from multimodel.finetune.classifier import load_model
 from multimodel.finetune.data import Dataset, as_table, dataset, guess
 from multimodel.finetune.events import Reader, Writer, fold
 from multimodel.finetune.jobs import Jobs
+from multimodel.finetune.labels import LabelMap
 from multimodel.finetune.order import batches_of, by_length, grouped
 from multimodel.finetune.runfolder import Order
 from multimodel.finetune.types import TrainConfig, TrainUpdate
@@ -257,6 +261,46 @@ def test_a_base_model_that_cannot_be_used(pool: Forks, place: Path, tmp_path: Pa
     end = trained(pool, config(place, f"base-{base}", base=str(folder)), place)
     assert end.phase == "failed" and isinstance(end.error, BrokenFile | ModelNotFound), end.error
     assert end.error.hint
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The folder's weights after `change`."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_base_without_some_of_its_layers_is_refused_not_filled_with_random_numbers(
+    place: Path, pool: Forks, masked: bool
+) -> None:
+    folder = tiny_encoder(place / f"torn-{masked}", masked=masked)
+    rewritten(folder, lambda held: {name: held[name] for name in held if "layer.1." not in name})
+    end = trained(pool, config(place, f"torn-{masked}", base=str(folder)), place)
+    assert end.phase == "failed" and isinstance(end.error, BrokenFile)
+    assert "layer.1.attention.k_lin.bias and 15 more are missing" in str(end.error)
+    assert folder.name in end.error.hint and "another base model" in end.error.hint
+
+
+def test_a_base_whose_layers_have_another_shape_is_refused(place: Path, pool: Forks) -> None:
+    folder = tiny_encoder(place / "wide")
+    rewritten(folder, lambda held: {n: w[:-1].clone() if n.endswith("ffn.lin1.bias") else w for n, w in held.items()})
+    end = trained(pool, config(place, "wide", base=str(folder)), place)
+    assert end.phase == "failed" and isinstance(end.error, BrokenFile)
+    assert "lin1.bias is (63,) in the file, (64,) by config.json; 1 more do not fit" in str(end.error)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DebertaV2", "ModernBert", "Albert", "Electra"])
+def test_a_base_that_guesses_masked_words_needs_no_head_of_its_own(tmp_path: Path, kind: str) -> None:
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    own = {"embedding_size": 32, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1}
+    made = getattr(transformers, f"{kind}Config")(vocab_size=50, **sizes, **own, eos_token_id=2)
+    getattr(transformers, f"{kind}ForMaskedLM")(made).save_pretrained(tmp_path)
+    model = load_model(tmp_path, LabelMap("single_label", ("a", "b", "c")))
+    assert model.config.num_labels == 3
 
 
 def test_a_base_model_that_is_nowhere() -> None:
