@@ -31,7 +31,8 @@ SMALL = VOCABULARY | {
 HEADER_GUESS = 1 << 17  # bytes read at first: the header and the beginning of the weights, or most of the header
 HEADER_LIMIT = 25_000_000  # bytes; a header of 63 MB takes the parser half a minute and a gigabyte
 BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-DOWNLOAD_AGAIN = "Delete it and download it again."
+CACHED = "models--"  # how the folder of a repository begins in the cache of downloads: models--OWNER--REPO
+OTHER_MODEL = "Choose another model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,21 @@ class Tensor:
     dtype: str  # as written there: F32, BF16, I8 ...
     elements: int
     size: int  # bytes in the file
+
+
+def mend(path: Path) -> str:
+    """What to do about a damaged file or folder: only what was downloaded here can be so again.
+
+    >>> mend(Path("model_cache/models--o--r/snapshots/1/config.json"))
+    'Delete o/r in the Explorer, then ask again: it is downloaded anew.'
+    >>> mend(Path("/home/me/model/config.json"))
+    'Get it again from where it came, or choose another model.'
+    """
+    for part in path.parts:
+        if part.startswith(CACHED):
+            name = part.removeprefix(CACHED).replace("--", "/", 1)
+            return f"Delete {name} in the Explorer, then ask again: it is downloaded anew."
+    return "Get it again from where it came, or choose another model."
 
 
 def needed(names: Iterable[str]) -> list[str]:
@@ -80,10 +96,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """A small JSON object. Raises BrokenFile."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BrokenFile(f"{path.parent.name} has no {path.name}.", hint=mend(path)) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise BrokenFile(f"{path.name} cannot be read: {error}", hint=DOWNLOAD_AGAIN) from error
+        raise BrokenFile(f"{path.name} cannot be read: {error}", hint=mend(path)) from error
     if not isinstance(value, dict):
-        raise BrokenFile(f"{path.name} is not a JSON object.", hint=DOWNLOAD_AGAIN)
+        raise BrokenFile(f"{path.name} is not a JSON object.", hint=mend(path))
     return value
 
 
@@ -124,9 +142,9 @@ def weight_files(folder: Path) -> list[Path]:
         shards = read_json(folder / INDEX).get("weight_map")
         wanted = set(map(str, shards.values())) if isinstance(shards, dict) else set()
         if not wanted or not all(map(WEIGHTS.fullmatch, wanted)):  # a shard called ../x must not be followed
-            raise BrokenFile(f"{INDEX} does not list the weight files.", hint=DOWNLOAD_AGAIN)
+            raise BrokenFile(f"{INDEX} does not list the weight files.", hint=mend(folder))
     if gone := sorted(wanted - names):
-        raise BrokenFile(f"{len(gone)} weight files are missing, {gone[0]} first.", hint="Download the model again.")
+        raise BrokenFile(f"{len(gone)} weight files are missing, {gone[0]} first.", hint=mend(folder))
     return [folder / name for name in sorted(wanted)]
 
 
@@ -162,12 +180,13 @@ def tensors(path: Path) -> dict[str, Tensor]:
     """The header of a safetensors file. Raises BrokenFile where it is damaged or the file is cut short."""
     try:
         with path.open("rb") as file:
-            return read_header(path.name, path.stat().st_size, lambda start, length: _at(file, start, length))
+            size = path.stat().st_size
+            return read_header(path.name, size, lambda start, length: _at(file, start, length), mend(path))
     except OSError as error:
-        raise BrokenFile(f"{path.name} cannot be read: {error}", hint=DOWNLOAD_AGAIN) from error
+        raise BrokenFile(f"{path.name} cannot be read: {error}", hint=mend(path)) from error
 
 
-def read_header(name: str, size: int, read: Callable[[int, int], bytes]) -> dict[str, Tensor]:
+def read_header(name: str, size: int, read: Callable[[int, int], bytes], hint: str = OTHER_MODEL) -> dict[str, Tensor]:
     """The header of a safetensors file of `size` bytes, of which `read` gets a part: from, how many.
 
     Raises BrokenFile where it is damaged or the file is cut short, and what `read` raises.
@@ -185,7 +204,7 @@ def read_header(name: str, size: int, read: Callable[[int, int], bytes]) -> dict
         if end != size:
             raise ValueError(f"{size:,} bytes instead of {end:,}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BrokenFile(f"{name} is damaged or incomplete ({error}).", hint=DOWNLOAD_AGAIN) from error
+        raise BrokenFile(f"{name} is damaged or incomplete ({error}).", hint=hint) from error
     return found
 
 

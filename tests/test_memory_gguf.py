@@ -15,6 +15,7 @@ from multimodel.memory.gguf import KEPT, PAIRS, TENSORS, Header, read_header, vo
 from multimodel.memory.gguf_shape import shape_of
 from multimodel.memory.shape import Layer
 from multimodel.memory.source import CHUNK, FileSource
+from multimodel.memory.subject import on_disk
 
 from .support import GUIDE_GGUF, needs
 
@@ -127,10 +128,29 @@ LIES = {
 @pytest.mark.parametrize("content", LIES.values(), ids=LIES)
 def test_no_lie_is_believed(content: bytes) -> None:
     source = Bytes(content)
-    with pytest.raises(BrokenFile, match=r"some\.gguf is damaged") as caught:
+    with pytest.raises(BrokenFile, match=r"some\.gguf is (damaged|no GGUF file)") as caught:
         read_header([source])
     assert caught.value.hint
     assert sum(length for _, length in source.reads) <= CHUNK
+
+
+def test_nobody_is_told_to_delete_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "passwd"
+    path.write_text("root:x:0:0:root:/root:/bin/sh\n")
+    with pytest.raises(BrokenFile, match="passwd is no GGUF file") as caught:
+        on_disk(path, "x")
+    assert "Choose a model" in caught.value.hint and "elete" not in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [file([ARCH], [tensor()])[:-4000], b""], ids=["cut", "empty"])
+def test_only_a_download_of_ours_is_to_be_deleted(tmp_path: Path, content: bytes) -> None:
+    for folder, says in (("own", "from where it came"), ("models--o--r/snapshots/1", "Delete o/r in the Explorer")):
+        path = tmp_path / folder / "m.gguf"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        with pytest.raises(BrokenFile, match=r"m\.gguf is damaged or incomplete") as caught:
+            on_disk(path, "x")
+        assert says in caught.value.hint
 
 
 def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:

@@ -180,7 +180,7 @@ def refused(estimator: Estimator, model: str = "gguf:o/g:F16") -> LoadError:
 
 FILES = {
     "a hostile header": (LIES + bytes(1000), "claims 1,152,921,504,606,846,976 tensors"),
-    "a web page": (b"<!DOCTYPE html><html>Sign in</html>" + bytes(1000), "first bytes are not GGUF"),
+    "a web page": (b"<!DOCTYPE html><html>Sign in</html>" + bytes(1000), "is no GGUF file"),
     "an end inside the header": (b"GGUF" + struct.pack("<IQQ", 3, 5, 5), "ends inside its header"),
     "nothing": (b"", "header does not end|ends inside its header"),
 }

@@ -105,9 +105,7 @@ def _check_encoder(folder: Path, name: str, info: Mapping[str, Any]) -> None:
 
     missing = filter(its, info["missing_keys"])
     mismatched = (row for row in info["mismatched_keys"] if its(row[0]))
-    files.check_loaded(
-        missing, mismatched, f"Get {folder.name} again from where it came, or choose another base model."
-    )
+    files.check_loaded(missing, mismatched, files.mend(folder))
 
 
 def encode(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BrokenFile
-from ..folder import DOWNLOAD_AGAIN
+from ..folder import OTHER_MODEL
 from .source import Reader, Source
 
 MAGIC = b"GGUF"
@@ -91,31 +91,32 @@ class Header:
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
 
 
-def read_header(sources: Sequence[Source]) -> Header:
-    """The header of a model in one file or, in order, in several parts. Raises BrokenFile."""
-    parts = [_read(source) for source in sources]
+def read_header(sources: Sequence[Source], hint: str = OTHER_MODEL) -> Header:
+    """The header of a model in one file or, in order, in several parts. Raises BrokenFile, mostly with `hint`."""
+    parts = [_read(source, hint) for source in sources]
     first = parts[0]
     tensors = tuple(tensor for part in parts for tensor in part.tensors)
     if len({tensor.name for tensor in tensors}) < len(tensors):
-        raise broken(sources[0].name, "two tensors have the same name")
+        raise broken(sources[0].name, "two tensors have the same name", hint)
     return Header(first.facts, tensors, first.raw, sum(part.size for part in parts))
 
 
-def broken(name: str, why: object) -> BrokenFile:
+def broken(name: str, why: object, hint: str) -> BrokenFile:
     """The error for a file that is not a whole GGUF file."""
-    return BrokenFile(f"{name} is damaged, incomplete or no GGUF file ({why}).", hint=DOWNLOAD_AGAIN)
+    return BrokenFile(f"{name} is damaged or incomplete ({why}).", hint=hint)
 
 
-def _read(source: Source) -> Header:
+def _read(source: Source, hint: str) -> Header:
     try:
         return _parse(Reader(source, LIMIT), source.size)
     except (ValueError, OverflowError, struct.error) as error:
-        raise broken(source.name, error) from error
+        raise broken(source.name, error, hint) from error
 
 
 def _parse(reader: Reader, size: int) -> Header:
-    if reader.take(4) != MAGIC:
-        raise ValueError("its first bytes are not GGUF")
+    if reader.take(len(MAGIC)) != MAGIC:
+        hint = "Choose a model in GGUF format; the names of such files end in .gguf."
+        raise BrokenFile(f"{reader.source.name} is no GGUF file.", hint=hint)
     version, tensors, pairs = struct.unpack("<IQQ", reader.take(20))
     if version not in VERSIONS:
         raise ValueError(f"version {version}")

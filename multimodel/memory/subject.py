@@ -103,7 +103,7 @@ def on_disk(path: Path, name: str) -> Subject:
     """The model of a GGUF file or a folder. Raises LoadError."""
     if path.is_dir():
         return _folder(path, name)
-    return GgufModel(name, read_header([FileSource(file) for file in sorted(files_of(path))]))
+    return GgufModel(name, read_header([FileSource(file) for file in sorted(files_of(path))], files.mend(path)))
 
 
 def _folder(path: Path, name: str) -> TorchModel:

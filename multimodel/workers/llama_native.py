@@ -18,6 +18,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from numpy.typing import NDArray
 
 from ..errors import BrokenFile, InvalidParameter, NotEnoughMemory
+from ..folder import mend
 from ..memory.context import ContextSettings, flash_attention
 from ..tools import Tools, template_form
 from ..types import LoadOptions, Message, SamplingParams
@@ -82,7 +83,7 @@ class Model:
         if not handle and says_out_of_memory(last_words()):
             raise NotEnoughMemory(f"There is no room for {path.name}: {last_words()}", hint=MEMORY_HINT)
         if not handle:
-            raise BrokenFile(f"{path.name} cannot be loaded: {last_words()}", hint=DOWNLOAD_AGAIN)
+            raise BrokenFile(f"{path.name} cannot be loaded: {last_words()}", hint=mend(path))
         self.handle = handle
         self.vocab = native.llama_model_get_vocab(handle)
         self._pieces: dict[int, bytes] = {}

@@ -51,7 +51,7 @@ def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loade
         tokenizer.chat_template = options.chat_template
     device, dtype = _place(folder, context, options)
     model = _model(folder, config, device, dtype, progress)
-    _check_vocabulary(model, tokenizer)
+    _check_vocabulary(model, tokenizer, folder)
     if dtype in PACKED and not any(isinstance(module, PackedLinear) for module in model.modules()):
         raise InvalidParameter(f"This model has no linear layers to hold as {dtype}.", hint="Choose another dtype.")
     if options.adapter:
@@ -69,25 +69,25 @@ def load_folder(folder: Path, options: LoadOptions, progress: Progress) -> Loade
 
 
 @contextmanager
-def _own_errors(what: str) -> Generator[None]:
+def _own_errors(what: str, folder: Path) -> Generator[None]:
     """The library's many ways to say that a file is not what it should be, as ours."""
     try:
         yield
     except Exception as error:
         if isinstance(error, MultimodelError) or is_out_of_memory(error):
             raise
-        raise _own_error(what, error) from error
+        raise _own_error(what, error, files.mend(folder)) from error
 
 
-def _own_error(what: str, error: Exception) -> Exception:
+def _own_error(what: str, error: Exception, hint: str) -> Exception:
     said = _first_line(error)
     match error:
         case ImportError():
             return MissingDependency(f"{what} needs a package: {said}", hint="Install it.")
         case SafetensorError() | OSError() | ValueError() | KeyError() | TypeError() | AttributeError():
-            return BrokenFile(f"{what} cannot be loaded: {said}", hint=files.DOWNLOAD_AGAIN)
+            return BrokenFile(f"{what} cannot be loaded: {said}", hint=hint)
         case RuntimeError():
-            return BrokenFile(f"{what} does not fit together: {said}", hint=files.DOWNLOAD_AGAIN)
+            return BrokenFile(f"{what} does not fit together: {said}", hint=hint)
     return error
 
 
@@ -99,7 +99,7 @@ def _config(folder: Path) -> Any:
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     files.check_names(names, folder.name)
     files.check_safe(folder)
-    with _own_errors(files.CONFIG):
+    with _own_errors(files.CONFIG, folder):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -124,19 +124,19 @@ def _context_length(config: Any, options: LoadOptions) -> int:
 
 
 def _tokenizer(folder: Path) -> Any:
-    with _own_errors("The tokenizer"):
+    with _own_errors("The tokenizer", folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not len(tokenizer):  # the library makes an empty one where the files are missing
-        raise BrokenFile("The tokenizer is empty.", hint=files.DOWNLOAD_AGAIN)
+        raise BrokenFile("The tokenizer is empty.", hint=files.mend(folder))
     return tokenizer
 
 
-def _check_vocabulary(model: Any, tokenizer: Any) -> None:
+def _check_vocabulary(model: Any, tokenizer: Any, folder: Path) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     if (highest := max(tokenizer.get_vocab().values())) >= rows:
         raise BrokenFile(
             f"The tokenizer knows token {highest}, the model only {rows} tokens: they do not belong together.",
-            hint=files.DOWNLOAD_AGAIN,
+            hint=files.mend(folder),
         )
 
 
@@ -164,7 +164,7 @@ def _place(folder: Path, context: int, options: LoadOptions) -> tuple[Device, st
 
 
 def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Progress) -> Any:
-    with _own_errors("The model"), _weights_progress(progress):
+    with _own_errors("The model", folder), _weights_progress(progress):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -177,7 +177,7 @@ def _model(folder: Path, config: Any, device: Device, dtype: str, progress: Prog
             **_attention(config),
         )
     model, info = loaded
-    files.check_loaded(info["missing_keys"], info["mismatched_keys"], files.DOWNLOAD_AGAIN)
+    files.check_loaded(info["missing_keys"], info["mismatched_keys"], files.mend(folder))
     if not cache_argument(model):
         raise BrokenFile(
             f"{type(model).__name__} keeps no cache that can be used here.", hint="Choose a GGUF file of this model."

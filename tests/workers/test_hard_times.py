@@ -129,7 +129,7 @@ def test_a_library_that_finds_no_room_is_not_called_missing() -> None:
         ImportError("libx.so: failed to map segment from shared object"),
         OSError(12, "Cannot allocate memory"),
     ):
-        with pytest.raises(type(error)) as caught, _own_errors("The model"):
+        with pytest.raises(type(error)) as caught, _own_errors("The model", Path("own")):
             raise error
         assert error_frame(None, caught.value)["type"] == "NotEnoughMemory"
 

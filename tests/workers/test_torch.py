@@ -18,6 +18,7 @@ from multimodel.errors import (
     MissingDependency,
     NotEnoughMemory,
 )
+from multimodel.folder import read_json
 from multimodel.types import LoadOptions, Message, SamplingParams, TokenLogprob
 from multimodel.workers.prompt import PLAIN_NOTE
 from multimodel.workers.protocol import Frame, Request, logprobs_from
@@ -849,7 +850,12 @@ def test_a_damaged_or_unsafe_folder_is_refused(
     damage(folder)
     with pytest.raises(LoadError, match=says) as caught:
         runtime(folder)
-    assert caught.value.hint
+    assert caught.value.hint and "elete" not in caught.value.hint  # a folder of one's own
+
+
+def test_a_folder_without_its_configuration_says_so_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(BrokenFile, match=rf"^{tmp_path.name} has no config\.json\.$"):
+        read_json(tmp_path / "config.json")
 
 
 def test_too_little_memory_is_noticed_before_loading(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
