@@ -42,7 +42,7 @@ def locate(spec: ModelSpec, settings: Settings) -> Generator[Chunk, None, Locate
         return Located(_gguf_in(here) if gguf and here.is_dir() else here)
     name, _, wanted = spec.id.name.partition(":")
     if not ON_HUB.fullmatch(name):
-        raise _not_found(spec.id.name, settings)
+        raise _not_found(spec.id.name, gguf, settings)
     revision = spec.load.revision or "main"
     if cached := _cached(name, wanted, gguf, revision, settings):
         return Located(cached)
@@ -63,7 +63,7 @@ def _here(name: str, gguf: bool, settings: Settings) -> Path | None:
     if path.exists():
         return path.resolve()
     if name.startswith((".", "/", "~")) or path.is_absolute() or (path.suffix == ".gguf" and ":" not in name):
-        raise _not_found(name, settings)
+        raise _not_found(name, gguf, settings)
     own = settings.models.fine_tuned_dir / name
     return own.resolve() if "/" not in name and own.is_dir() else None
 
@@ -77,13 +77,20 @@ def _guide(gguf: bool, settings: Settings) -> Path:
     return path.resolve()
 
 
-def _not_found(name: str, settings: Settings) -> ModelNotFound:
-    """With the nearest names beside it, and those of the models that are here."""
-    path = Path(name).expanduser()
-    beside = [str(path.parent / entry) for entry in _names(path.parent)] if path.parent.is_dir() else []
-    near = get_close_matches(name, [*beside, *_names(settings.models.fine_tuned_dir), GUIDE], n=2, cutoff=0.6)
+def _not_found(name: str, gguf: bool, settings: Settings) -> ModelNotFound:
+    """With the nearest names of what could be such a model: beside it, and of the models that are here."""
+    folder = Path(name).expanduser().parent
+    beside = [
+        str(folder / entry) for entry in _names(folder) if (folder / entry).is_dir() or (gguf and _is_gguf(entry))
+    ]
+    own = [] if gguf else _names(settings.models.fine_tuned_dir)
+    near = get_close_matches(name, [*beside, *own, GUIDE], n=2, cutoff=0.6)
     hint = f"Did you mean {' or '.join(near)}?" if near else "Write guide, OWNER/REPO from the Hub, or a path."
     return ModelNotFound(f"There is no model {name!r} here.", hint=hint)
+
+
+def _is_gguf(name: str) -> bool:
+    return name.lower().endswith(".gguf")
 
 
 def _names(folder: Path) -> list[str]:

@@ -93,6 +93,17 @@ def test_a_folder_of_gguf_files_gives_the_best_of_them(tmp_path: Path) -> None:
     assert run("gguf:.", offline_settings(tmp_path))[0].path == tmp_path / "m-Q5_K_M.gguf"
 
 
+def test_only_what_could_be_such_a_model_is_meant(tmp_path: Path) -> None:
+    settings = offline_settings(tmp_path)
+    for name in ("t4.py", "t4b.gguf"):
+        (tmp_path / name).touch()
+    (tmp_path / "t4c").mkdir()
+    for backend, meant in (("gguf", "t4b.gguf"), ("transformers", "t4c")):
+        with pytest.raises(ModelNotFound) as caught:
+            run(f"{backend}:{tmp_path}/t4", settings)
+        assert meant in caught.value.hint and "t4.py" not in caught.value.hint
+
+
 def test_a_fine_tuned_model_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "tuned/tickets").mkdir(parents=True)
     assert run("transformers:tickets", offline_settings(tmp_path))[0].path == tmp_path / "tuned/tickets"

@@ -6,6 +6,7 @@ The functions of llama_cpp are the C library's own; `include/llama.h` documents 
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -29,6 +30,12 @@ BATCH = 512  # tokens a forward pass takes at most
 FEW = 8  # a sequence that fills less than this part of its room is copied quicker token by token: measured, 85M at 4096
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 DOWNLOAD_AGAIN = "Download the file again."
+MEANINGS = {
+    "vocabulary|tokenizer": "its tokenizer is missing or does not fit",
+    "file bounds|incomplete": "it is not complete",
+    "tensor": "a part of it is missing or does not fit",
+}
+"""What a word in an error of a load means, the first that is found."""
 ERROR = 4  # llama.cpp's log levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues the line before
 
 _said: deque[str] = deque(maxlen=8)
@@ -45,6 +52,17 @@ _keep_for_c = native.llama_log_callback(_keep)  # lives as long as the module: C
 def last_words() -> str:
     """The first error llama.cpp logged since it was last asked for something; empty where it logged none."""
     return _said[0] if _said else ""
+
+
+def in_words(said: str) -> str:
+    """What an error of llama.cpp means, where it is known, before its own words.
+
+    >>> in_words("llama_model_load: error loading model: check_tensor_dims: tensor 'output.weight' not found")
+    "a part of it is missing or does not fit. llama.cpp says: check_tensor_dims: tensor 'output.weight' not found"
+    """
+    own = said.removeprefix("llama_model_load: error loading model: ")
+    known = next((means for pattern, means in MEANINGS.items() if re.search(pattern, own)), None)
+    return f"{known}. llama.cpp says: {own}" if known else own
 
 
 def device() -> str:
@@ -83,7 +101,7 @@ class Model:
         if not handle and says_out_of_memory(last_words()):
             raise NotEnoughMemory(f"There is no room for {path.name}: {last_words()}", hint=MEMORY_HINT)
         if not handle:
-            raise BrokenFile(f"{path.name} cannot be loaded: {last_words()}", hint=mend(path))
+            raise BrokenFile(f"{path.name} cannot be loaded: {in_words(last_words())}", hint=mend(path))
         self.handle = handle
         self.vocab = native.llama_model_get_vocab(handle)
         self._pieces: dict[int, bytes] = {}

@@ -119,7 +119,10 @@ def render(template: Callable[[Sequence[Message]], str], messages: Sequence[Mess
             return _folded_if_refused(template, messages)
     except SecurityError as error:
         raise BrokenFile(f"The chat template does what it may not: {error}", hint=OTHER_TEMPLATE) from error
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError) as error:
+    except MemoryError as error:
+        much = "The chat template makes too much text: it takes more than a gigabyte of memory."
+        raise BrokenFile(much, hint=OTHER_TEMPLATE) from error
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         if _refuses(error):
             hint = "Start a new chat."
             raise BadRequest(f"The chat template refuses this conversation: {error}", hint=hint) from error
@@ -153,8 +156,8 @@ def _refuses(error: BaseException) -> bool:
 def _fault(error: BaseException) -> str:
     """What is wrong with a template, in one line.
 
-    >>> _fault(ZeroDivisionError("division by zero")), _fault(MemoryError())
-    ('ZeroDivisionError: division by zero', 'MemoryError')
+    >>> _fault(ZeroDivisionError("division by zero")), _fault(RecursionError())
+    ('ZeroDivisionError: division by zero', 'RecursionError')
     """
     first, _, _ = str(error).partition("\n")  # of a syntax error, the lines below are the template's own
     line = f" in line {number}" if (number := getattr(error, "lineno", None)) else ""

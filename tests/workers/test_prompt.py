@@ -60,7 +60,7 @@ def test_one_that_loops_is_ended_and_nothing_of_its_limits_stays(text: str, monk
 
 @pytest.mark.parametrize("text", ["{{ 'A' * 3000000000 }}", "{{ (range(99999) | list * 9999) | length }}"])
 def test_one_that_wants_all_memory_gets_none_of_it(text: str) -> None:
-    with pytest.raises(BrokenFile, match="MemoryError"):
+    with pytest.raises(BrokenFile, match=r"^The chat template makes too much text: it takes more than a gigabyte"):
         render(template(text), ASK)
 
 
