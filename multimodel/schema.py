@@ -121,7 +121,7 @@ class _Writer:
             raise wrong("It allows nothing somewhere." if schema is False else f"{schema!r:.60} is no schema.")
         demands = DEMANDS & {key for key, value in schema.items() if value is not False or key in MAY_BE_FALSE}
         if refused := sorted(demands & NOT_OBEYED):
-            raise wrong(f"It demands {refused[0]}, of which no model here can be held to.", "Leave it out.")
+            raise wrong(f"It demands {refused[0]}, which no model here can be held to.", "Leave it out.")
         keyword = next((keyword for keyword in CHOICES if keyword in schema), None)
         if keyword is None:
             return self._typed(schema, demands)

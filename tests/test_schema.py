@@ -167,7 +167,7 @@ def test_what_is_no_json_cannot_be_said(text: str) -> None:
         ('{"required": [3]}', "required a list of texts"),
         ('{"properties": {"a": false}}', "allows nothing"),
         ('{"required": ["a"], "additionalProperties": false}', "'a' is required and not allowed"),
-        ('{"type": "string", "pattern": "a+"}', "demands pattern"),
+        ('{"type": "string", "pattern": "a+"}', "demands pattern, which no model here can be held to"),
         ('{"type": "array", "uniqueItems": true}', "demands uniqueItems"),
         ('{"anyOf": [{"type": "null"}], "type": "string"}', "anyOf and type in one place"),
         ('{"anyOf": []}', "anyOf needs a list"),
