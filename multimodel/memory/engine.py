@@ -172,6 +172,7 @@ class _Child:
             for line in self._process.stdout:
                 self._answers.put(json.loads(line))
         self._answers.put(None)
+        self._process.wait()  # it may have ended by itself, having been idle: nobody else would collect it
 
 
 def _write(header: Header, path: Path) -> bool:
