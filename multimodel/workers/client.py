@@ -248,9 +248,13 @@ class Worker:
         return WorkerCrashed(ended, hint=CRASHED_HINT)
 
     def _last_words(self) -> str:
-        """The last line of its standard error; of native code without the folder that it was built in."""
+        """The last line of its standard error, or the last that tells of want of memory: a backtrace may follow.
+
+        Of native code without the folder that it was built in.
+        """
         said = b"".join(self._said)[-STDERR_KEPT:].decode("utf-8", "replace").strip().splitlines()
-        return re.sub(r"^/\S*/(?=[^\s/]+:\d+: )", "", said[-1].strip())[:300] if said else ""
+        last = next(filter(says_out_of_memory, reversed(said)), said[-1] if said else "")
+        return re.sub(r"^/\S*/(?=[^\s/]+:\d+: )", "", last.strip())[:300]
 
     def _read_stderr(self) -> None:
         with self._stderr:

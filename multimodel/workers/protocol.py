@@ -52,6 +52,8 @@ MEMORY_HINT = "Close other models or programs, choose a smaller model, or a shor
 _SHORT = re.compile(
     r"out of memory|MemoryError|(insufficient|not enough|allocate|reserve) memory|memory allocation"
     r"|(failed|unable|tried) to allocate|std::bad_alloc|failed to map segment|mem_buffer != NULL|_ALLOC(ATION)?_FAILED"
+    r"|can't start new thread|pthread_create failed|thread creation failed"  # there was no room for its stack
+    r"|(error return|returned NULL) without (setting an )?exception"  # there was no room for the exception
     r"|could not (create|execute) a (primitive|memory)\b(?! descriptor)",  # a descriptor fails for what is not offered
     re.IGNORECASE,
 )
@@ -277,8 +279,8 @@ def says_out_of_memory(text: str) -> bool:
 
     >>> says_out_of_memory("std::bad_alloc"), says_out_of_memory("bad magic")
     (True, False)
-    >>> says_out_of_memory("could not create a primitive")
-    True
+    >>> says_out_of_memory("could not create a primitive"), says_out_of_memory("error return without exception set")
+    (True, True)
     >>> says_out_of_memory("could not create a primitive descriptor for the matmul primitive")
     False
     """

@@ -103,6 +103,24 @@ def test_what_the_child_said_last_is_in_the_message(worker: Worker) -> None:
         list(worker._ask(1, {"op": "generate", "id": 1}))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "SystemError: error return without exception set",
+        "RuntimeError: can't start new thread",
+        "SystemError: <built-in function exec> returned NULL without setting an exception",
+        "memory allocation of 144 bytes failed\nstack backtrace:\n   0: main\nnote: Some details are omitted.",
+    ],
+)
+def test_want_of_memory_is_called_so_whoever_says_it(worker: Worker, said: str) -> None:
+    worker._said.extend(line.encode() + b"\n" for line in said.splitlines())
+    ended = worker._obituary(1)
+    assert isinstance(ended, NotEnoughMemory) and "Close other models" in ended.hint
+    assert next(word for word in ("SystemError", "RuntimeError", "memory allocation of 144") if word in said) in str(
+        ended
+    )
+
+
 LOOPS_FOR_SOME = (
     "{% if messages[0].content == 'loop' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
     "{% endfor %}{% endif %}" + CHAT_TEMPLATE
