@@ -18,8 +18,11 @@ from .types import LoadOptions, ModelId, SamplingParams, Snapshot, ToolResult, w
 
 MAX_COLUMNS = 4
 TITLE = 60  # characters of the first prompt that make a title
-LOADING = ("dtype", "kv_type", "context_length")
-"""What a column may say about how its model is loaded."""
+LOADING = (
+    *("dtype", "kv_type", "context_length", "device", "gpu_layers", "flash_attention"),
+    *("rope_scaling", "rope_factor", "chat_template"),
+)
+"""What a column may say about how its model is loaded: all but what names a path or overrules the memory plan."""
 
 
 @dataclass(frozen=True, slots=True)

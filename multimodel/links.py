@@ -4,8 +4,9 @@ models       ids, separated by commas; `model=ID`, once for each, where an id ho
 preset       the name of a preset; what else the link says comes on top of it
 q            a question; it is filled in, and asked only where `send=1` and asking takes nothing from anybody
 system       the shared system prompt
-temperature  and every other number of SamplingParams, dtype, kv_type, context_length: one value, or one for each column
-             ("int8,auto"), where an empty one is as usual
+temperature  and every other number of SamplingParams, and how models are loaded (dtype, kv_type, context_length,
+             device, gpu_layers, flash_attention=off, rope=yarn:4): one value, or one for each column ("int8,auto"),
+             where an empty one is as usual. A chat template is too long for an address and does not travel.
 stop         a stop sequence; once for each
 json_schema  JSON text; `tools` and `tool_choice` likewise
 """
@@ -14,23 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from .board import Column
 from .conversation import LOADING, MAX_COLUMNS, Options
-from .errors import InvalidParameter, MultimodelError
+from .errors import MultimodelError
 from .habits import Pane, Preset
-from .types import RANGES, DType, KVType, LoadOptions, ModelId, whole
+from .modifiers import loading, written
+from .types import RANGES, ModelId, ModelSpec, whole
 
 LONGEST = 20_000  # characters of a question or system prompt in a link
 MOST = 200  # parts of a link
 STOPS = 16  # stop sequences of a link
-EACH = (*RANGES, *LOADING)
+ROPE = ("rope_scaling", "rope_factor")  # one option of a link: neither makes sense alone
+WAYS = (*(name for name in LOADING if name not in (*ROPE, "chat_template")), "rope")
+"""How a link calls what it says of loading."""
+EACH = (*RANGES, *WAYS)
 """The options that may be another in each column."""
-WHOLE = frozenset({"max_tokens", "top_k", "seed", "top_logprobs", "context_length"})
-CHOICES = {"dtype": get_args(DType), "kv_type": get_args(KVType)}
-USUAL = {name: getattr(LoadOptions(), name, None) for name in EACH}
+WHOLE = frozenset({"max_tokens", "top_k", "seed", "top_logprobs"})
+NOBODY = ModelId("", "")  # whose way to be loaded is changed, without the model
 TEXTS = frozenset({"json_schema", "tools", "tool_choice"})
 WORDS = {
     "stop": "stop sequences",
@@ -123,10 +127,10 @@ def _written(preset: Preset, pairs: Sequence[tuple[str, str]], problems: list[st
 def _each(preset: Preset, name: str, text: str, problems: list[str]) -> Preset:
     """The preset with one option: shared, or where several values are given each column's own."""
     try:
-        values = [_value(name, part) for part in text[:200].split(",")[:MAX_COLUMNS]]
-        if len(values) == 1:
-            return preset.model_copy(update={"shared": _with(preset.shared, name, values[0])})
-        own = [_with(pane.own or preset.shared, name, v) for pane, v in zip(preset.columns, values, strict=False)]
+        texts = text[:200].split(",")[:MAX_COLUMNS]
+        if len(texts) == 1:
+            return preset.model_copy(update={"shared": _with(preset.shared, name, texts[0])})
+        own = [_with(pane.own or preset.shared, name, t) for pane, t in zip(preset.columns, texts, strict=False)]
     except (ValueError, MultimodelError) as error:
         why = f"{error} {error.hint}" if isinstance(error, MultimodelError) else f"{text[:40]!r} is no number."
         problems.append(f"The {name} of the link was left out. {why}")
@@ -135,21 +139,14 @@ def _each(preset: Preset, name: str, text: str, problems: list[str]) -> Preset:
     return preset.model_copy(update={"columns": (*panes, *preset.columns[len(panes) :])})
 
 
-def _value(name: str, text: str) -> Any:
-    """The value of a part of a link; an empty one is as usual."""
-    if not text:
-        return USUAL[name]
-    if name in CHOICES:
-        if text not in CHOICES[name]:
-            raise InvalidParameter(f"There is no {text[:40]!r}.", hint=f"Choose one of {', '.join(CHOICES[name])}.")
-        return text
-    return int(text) if name in WHOLE else float(text)
-
-
-def _with(options: Options, name: str, value: Any) -> Options:
-    if name in LOADING:
-        return replace(options, load=replace(options.load, **{name: value}))
-    return replace(options, params=replace(options.params, **{name: value}))
+def _with(options: Options, name: str, text: str) -> Options:
+    """The options with one of them as a part of a link says; an empty one is as usual."""
+    if name not in WAYS:
+        value: Any = None if not text else int(text) if name in WHOLE else float(text)
+        return replace(options, params=replace(options.params, **{name: value}))
+    fields = dict(zip(ROPE, text.split(":"), strict=False)) if name == "rope" else {name: text}
+    changed = loading({field: written(field, part) for field, part in fields.items()})
+    return replace(options, load=changed(ModelSpec(NOBODY, options.load)).load)
 
 
 def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple[str, tuple[str, ...]]:
@@ -158,9 +155,9 @@ def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple
     pairs = [("model", id) for id in ids] if any("," in id for id in ids) else [("models", ",".join(ids))]
     asked = [column.own or shared for column in columns]
     for name in EACH:
-        values = [getattr(options.load if name in LOADING else options.params, name) for options in asked]
-        if set(values) != {USUAL[name]}:
-            pairs.append((name, ",".join(map(_part, values[:1] if len(set(values)) == 1 else values))))
+        parts = [_part(options, name) for options in asked]
+        if set(parts) != {USUAL[name]}:
+            pairs.append((name, ",".join(parts[:1] if len(set(parts)) == 1 else parts)))
     for name in sorted(TEXTS):
         if text := _same(asked, name):
             pairs.append((name, text))
@@ -172,8 +169,17 @@ def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple
     return urlencode(pairs, safe=",:/"), _left_out(asked, shared)
 
 
-def _part(value: Any) -> str:
+def _part(options: Options, name: str) -> str:
+    """One of the options as a part of a link: the inverse of `_with`."""
+    if name == "rope":
+        return f"{options.load.rope_scaling}:{options.load.rope_factor:g}" if options.load.rope_scaling else ""
+    value = getattr(options.load if name in WAYS else options.params, name)
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return "" if value is None else str(value).removesuffix(".0")
+
+
+USUAL = {name: _part(Options(), name) for name in EACH}
 
 
 def _same(asked: Sequence[Options], name: str) -> Any:
@@ -192,4 +198,6 @@ def _left_out(asked: Sequence[Options], shared: Options) -> tuple[str, ...]:
         known = name == "stop" or name in TEXTS
         if any(getattr(options.params, name) for options in asked) and not (known and _same(asked, name)):
             words.append(word)
+    if any(options.load.chat_template is not None for options in asked):
+        words.append("the chat template")
     return tuple(words)

@@ -12,17 +12,33 @@ variants of one model are two loaded models. What a backend or this machine cann
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
-from typing import Any, TypeVar
+from math import isfinite
+from typing import Any, TypeVar, get_args
 
 from .errors import InvalidParameter
-from .types import ON_HUB, DeviceName, DType, KVType, ModelId, ModelSpec, RopeScaling, SamplingParams
+from .types import ON_HUB, DeviceName, DType, KVType, LoadOptions, ModelId, ModelSpec, RopeScaling, SamplingParams
 
 Value = TypeVar("Value", ModelSpec, SamplingParams)
 LoadModifier = Callable[[ModelSpec], ModelSpec]
 SamplingModifier = Callable[[SamplingParams], SamplingParams]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "device": get_args(DeviceName),
+    "dtype": get_args(DType),
+    "kv_type": get_args(KVType),
+    "flash_attention": ("on", "off"),
+    "rope_scaling": get_args(RopeScaling),
+}
+"""The words for a field of LoadOptions that is one of a few."""
+NUMBERS: dict[str, type[int] | type[float]] = {
+    "context_length": int,
+    "gpu_layers": int,
+    "sequences": int,
+    "rope_factor": float,
+    "adapter_scale": float,
+}
 
 
 def compose(*modifiers: Callable[[Value], Value]) -> Callable[[Value], Value]:
@@ -100,7 +116,12 @@ def with_gpu_layers(count: int) -> LoadModifier:
 
 
 def with_adapter(path: str, scale: float = 1.0) -> LoadModifier:
-    """With a LoRA adapter: a GGUF file, or for transformers a folder in peft's format. `scale` 0 is without it."""
+    """With a LoRA adapter: a GGUF file, or for transformers a folder in peft's format. `scale` 0 is without it.
+
+    Raises InvalidParameter where the path is empty.
+    """
+    if not path:
+        raise InvalidParameter(f"adapter_scale is {scale:g}, but there is no adapter.", hint="Name an adapter.")
     return _loaded(adapter=path, adapter_scale=scale)
 
 
@@ -117,6 +138,63 @@ def at_revision(revision: str) -> LoadModifier:
 def forced(spec: ModelSpec) -> ModelSpec:
     """Loaded even where the memory plan says that it does not fit."""
     return replace(spec, load=replace(spec.load, anyway=True))
+
+
+def loading(values: Mapping[str, Any]) -> LoadModifier:
+    """With fields of LoadOptions by their names, as a form, a link or a command gives them; the others as they are.
+
+    A RoPE factor goes with its scaling, an adapter's scale with its adapter. This or the modifier raises
+    InvalidParameter for what makes no sense.
+
+    >>> longer = loading({"rope_factor": 4, "rope_scaling": "yarn"})
+    >>> longer(ModelSpec(ModelId("gguf", "m"))).load.rope_factor
+    4
+    """
+    alone = dict(values)
+    made: list[LoadModifier] = []
+    if {"rope_scaling", "rope_factor"} & alone.keys():
+        made.append(stretched(alone.pop("rope_factor", 1.0), alone.pop("rope_scaling", None)))
+    if {"adapter", "adapter_scale"} & alone.keys():
+        made.append(with_adapter(alone.pop("adapter", ""), alone.pop("adapter_scale", 1.0)))
+    return compose(*made, *(BY_NAME[name](value) for name, value in alone.items()))
+
+
+BY_NAME: dict[str, Callable[[Any], LoadModifier]] = {
+    "device": on_device,
+    "dtype": with_dtype,
+    "context_length": with_context,
+    "kv_type": with_kv_type,
+    "sequences": with_sequences,
+    "flash_attention": with_flash_attention,
+    "gpu_layers": with_gpu_layers,
+    "chat_template": with_template,
+    "revision": at_revision,
+}
+
+
+def written(name: str, text: str) -> Any:
+    """A field of LoadOptions as a person writes it in a link or a command; empty is as usual. Raises InvalidParameter.
+
+    >>> written("flash_attention", "off"), written("rope_factor", "4"), written("kv_type", "")
+    (False, 4.0, None)
+    """
+    if not text:
+        return getattr(LoadOptions(), name)
+    if name in CHOICES:
+        if text not in CHOICES[name]:
+            raise InvalidParameter(f"There is no {text[:40]!r}.", hint=f"Choose one of {', '.join(CHOICES[name])}.")
+        return text == "on" if name == "flash_attention" else text
+    return _number(name, text) if name in NUMBERS else text
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number = NUMBERS[name](text)
+    except ValueError:
+        number = float("nan")
+    if not isfinite(number):
+        raise InvalidParameter(f"{name} is {text[:40]!r}.", hint="Write a number.")
+    return number
 
 
 # How it is asked

@@ -26,7 +26,17 @@ from multimodel.tools import tools_from
 from multimodel.types import ModelId
 
 from .attach import AttachPanel
-from .controls import TEXTS, loading_controls, options_from, sampling_controls, updates
+from .controls import (
+    LABELS,
+    LOADING_LABELS,
+    TEXTS,
+    loading_controls,
+    more_loading_controls,
+    options_from,
+    refused,
+    sampling_controls,
+    updates,
+)
 from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
 from .fairlane import FairPanel
@@ -246,9 +256,22 @@ class ChatTab:
         """Keep what the widgets say for the column that is being set, or for all."""
         board = self.boards.get(id)
         column = _column(board, target)
+        if wrong := refused(values):  # what was typed stays where it is, to be mended
+            return {self.stage: self._view(board), **self._refusal(wrong)}
         options = options_from(system, values)
         board.set_options(options, column.key if column else None)
-        return {self.stage: self._view(board), self.doubt: tools_doubt(options)}
+        return {self.stage: self._view(board), self.doubt: tools_doubt(options), self.refused: gr.update(visible=False)}
+
+    def _refusal(self, wrong: dict[str, str]) -> dict[Component, Any]:
+        """Say what is wrong in the boxes for numbers, below those of sampling and below those of loading."""
+        sampling, loading = (
+            [f"{words} Until then the settings stay as they were." for name, words in wrong.items() if name in labels]
+            for labels in (LABELS, LOADING_LABELS)
+        )
+        return {
+            self.doubt: _warning(sampling),
+            self.refused: gr.update(value=_warning(loading), visible=bool(loading)),
+        }
 
     def own(self, id: str, target: str | None, own: bool) -> dict[Component, Any]:
         """Unlink a column from the shared settings, or link it again."""
@@ -270,10 +293,15 @@ class ChatTab:
             self.target: column.key if column else None,
             self.heading: f"### Settings\nfor {where}",
             self.doubt: tools_doubt(options),
+            self.refused: gr.update(visible=False),
             self.own_switch: gr.update(visible=column is not None, value=not linked),
             self.system: gr.update(value=options.system, interactive=not linked),
-            **updates(self.options, options, refusals, columns=len(columns), linked=linked),
+            **updates(self.options, options, refusals, columns=len(columns), linked=linked, devices=self._devices()),
         }
+
+    def _devices(self) -> list[str]:
+        """The kinds of device that this machine has."""
+        return [kind for kind in ("cpu", "cuda", "mps") if self.engine.device(kind).kind == kind]
 
     def _refusals(self, columns: list[Column]) -> dict[str, list[str]]:
         """For each option, the models of these columns that do not take it, as far as that is known."""
@@ -379,11 +407,14 @@ class ChatTab:
             self.doubt = gr.HTML("", elem_id="mm-doubt")  # of the tools, the last of them
             with gr.Accordion("How local models are loaded", open=False, elem_id="mm-loading"):
                 self.options = sampling | loading_controls()
+                self.refused = gr.HTML("", visible=False)  # numbers of loading that cannot be
+                with gr.Accordion("More about loading", open=False, elem_id="mm-loading-more"):
+                    self.options |= more_loading_controls()
 
     def _connect(self, page: gr.Blocks) -> None:
         board = [self.id, self.stage, self.warning, self.list, self.attach.widget]
         head = [self.panel, self.target, self.heading, self.own_switch]
-        panel = [*head, self.system, self.doubt, *self.options.values()]
+        panel = [*head, self.system, self.doubt, self.refused, *self.options.values()]
         page.load(self.load, [self.id], [*board, self.prompt], js="(id) => window.mmAddress(id)", **QUICK)
         gr.on(
             [self.prompt.submit, self.send_button.click],
@@ -432,7 +463,7 @@ class ChatTab:
             changes,
             self.save,
             inputs_kwargs=named,
-            outputs=[self.stage, self.doubt],
+            outputs=[self.stage, self.doubt, self.refused],
             trigger_mode="always_last",
             **QUICK,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from multimodel import blind
 from multimodel.board import CONTINUED, MAX_COLUMNS, Board, Column, Turn
 from multimodel.errors import MultimodelError, TooLarge
-from multimodel.types import ModelId, Snapshot, Timing
+from multimodel.types import LoadOptions, ModelId, Snapshot, Timing
 
 from . import markdown
 from .announce import told
@@ -146,12 +146,17 @@ def column_head(board: Board, column: Column) -> dict[str, Any]:
         "key": column.key,
         "id": str(column.model),
         "name": short_name(column.model),
-        "backend": ", ".join([backend_name(column.model), *variations(board.spec(column).load)]),
+        "backend": ", ".join([backend_name(column.model), *_loaded(board.spec(column).load)]),
         "own": column.own is not None,
         "running": column.live is not None,
         "told": told(column),
         "spent": ("", "") if board.hidden else spent_figure(board.spent(column.key)),
     }
+
+
+def _loaded(load: LoadOptions) -> list[str]:
+    """How a column has its model loaded otherwise than usual, in words."""
+    return [*([f"on {load.device.upper()}"] if load.device != "auto" else []), *variations(load)]
 
 
 def column_turn(board: Board, column: Column, turn: Turn) -> str:

@@ -102,7 +102,7 @@ PAIR_FORM = GOOD["presets"][0]
         json.dumps(GOOD | {"presets": [PAIR_FORM | {"columns": PAIR_FORM["columns"] * 3}]}),
         json.dumps(GOOD | {"presets": [PAIR_FORM | {"columns": [{"model": {"backend": "echo", "name": " "}}]}]}),
         json.dumps(GOOD | {"presets": [PAIR_FORM | {"shared": {"params": {"temperature": 9}}}]}),
-        json.dumps(GOOD | {"presets": [PAIR_FORM | {"shared": {"load": {"chat_template": "/etc/passwd"}}}]}),
+        json.dumps(GOOD | {"presets": [PAIR_FORM | {"shared": {"load": {"adapter": "/etc/passwd"}}}]}),
         json.dumps(GOOD | {"prompts": [{"name": "a", "text": "  "}]}),
         "x" * 5_000_001,
     ],
@@ -205,9 +205,29 @@ def test_what_is_written_is_read_again(engine: Engine) -> None:
     assert first.own == replace(shared, params=SamplingParams(top_p=0.5, seed=3))
 
 
+def test_a_link_carries_how_models_are_loaded_but_for_the_chat_template(engine: Engine) -> None:
+    load = LoadOptions(device="cpu", gpu_layers=0, flash_attention=False, rope_scaling="yarn", rope_factor=2.5)
+    board = Board(engine, [ANY, SLOW], Options(load=replace(load, chat_template="{{ messages }}")))
+    query, left_out = write(board.columns(), board.shared)
+    assert "device=cpu&gpu_layers=0&flash_attention=off&rope=yarn:2.5" in query
+    assert left_out == ("the chat template",)
+    assert link(query, engine).preset.shared.load == load
+    board.set_options(Options(load=LoadOptions(flash_attention=True)), board.columns()[1].key)
+    query, _ = write(board.columns(), board.shared)
+    first, second = link(query, engine).preset.columns
+    assert first.own and first.own.load == load and second.own and second.own.load == LoadOptions(flash_attention=True)
+
+
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
+        (
+            "models=echo:any&device=tpu",
+            "The device of the link was left out. There is no 'tpu'. Choose one of auto, cpu",
+        ),
+        ("models=echo:any&rope=yarn", "The rope of the link was left out. rope_factor is 1 with yarn."),
+        ("models=echo:any&rope=yarn:nan", "The rope of the link was left out. rope_factor is 'nan'. Write a number."),
+        ("models=echo:any&gpu_layers=-1", "The gpu_layers of the link was left out. gpu_layers is -1."),
         ("models=ehco:any,echo:any", "There is no backend called 'ehco'"),
         ("models=guide&models=echo:any", "'guide' is not a model id"),
         ("preset=Nothing&models=echo:any", "a preset 'Nothing', which is not among yours"),

@@ -20,6 +20,7 @@ from multimodel.modifiers import (
     compose,
     forced,
     greedy,
+    loading,
     on_device,
     quantised,
     sampled,
@@ -84,6 +85,22 @@ def test_every_way_to_load_has_its_modifier() -> None:
         ),
     )
     assert every(FILE).load.changed() == set(LoadOptions.__dataclass_fields__)
+
+
+def test_by_their_names_they_are_the_same() -> None:
+    values = {"device": "cpu", "dtype": "int8", "context_length": 9, "kv_type": "q4_0", "flash_attention": False}
+    values |= {"gpu_layers": 0, "sequences": 2, "chat_template": "x", "revision": "v1"}
+    values |= {"rope_scaling": "yarn", "rope_factor": 2.0, "adapter": "a", "adapter_scale": 0.5}
+    assert set(values) == set(LoadOptions.__dataclass_fields__) - {"anyway"}
+    assert loading(values)(FILE).load == LoadOptions(**values)
+    assert loading({})(FILE) is FILE
+
+
+@pytest.mark.parametrize("values", [{"rope_factor": 2.0}, {"rope_scaling": "yarn"}, {"adapter_scale": 0.5}])
+def test_half_of_a_pair_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        loading(values)(FILE)
+    assert caught.value.hint
 
 
 def test_they_compose_in_order() -> None:

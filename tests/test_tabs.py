@@ -13,6 +13,8 @@ import pytest
 
 from app import build
 from multimodel.board import Board, Options
+from multimodel.boards import Boards
+from multimodel.conversation import LOADING
 from multimodel.engine import Engine
 from multimodel.errors import MultimodelError, NotEnoughMemory, ServerFailure, TooLarge
 from multimodel.settings import ApiSettings, ChatSettings, Endpoint, Settings
@@ -28,10 +30,23 @@ from multimodel.types import (
     Timing,
     Usage,
 )
-from tabs.chat import model_lister, typed_model
-from tabs.controls import LABELS, OFF, options_from, sampling_controls, values_of
+from tabs import controls
+from tabs.chat import ChatTab, model_lister, typed_model
+from tabs.controls import (
+    LABELS,
+    LOADING_LABELS,
+    NUMBERS,
+    OFF,
+    loading_controls,
+    more_loading_controls,
+    options_from,
+    refused,
+    sampling_controls,
+    updates,
+    values_of,
+)
 from tabs.format import FINISH, STAGES, figures, overflow, seconds, short_name, size, speed, stage_text
-from tabs.view import board_view, error_html, turn_html
+from tabs.view import board_view, column_head, error_html, turn_html
 
 ANY, SLOW = ModelId("echo", "any"), ModelId("echo", "slow")
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&"
@@ -229,6 +244,17 @@ def test_the_raw_text_is_there_to_be_copied() -> None:
     assert "**a** &lt;b&gt;" in turn_html(Turn("p", answered("**a** <b>")), ANY)
 
 
+# the head of a column
+
+
+def test_a_variant_is_told_in_the_head_of_its_column(engine: Engine) -> None:
+    load = LoadOptions(device="cpu", gpu_layers=0, rope_scaling="yarn", rope_factor=4.0, chat_template="{{ messages }}")
+    board = Board(engine, [ModelId("gguf", "guide")], Options(load=load))
+    assert column_head(board, board.columns()[0])["backend"] == (
+        "GGUF, on CPU, 0 layers on the GPU, context stretched 4 times (yarn), another chat template"
+    )
+
+
 # settings
 
 
@@ -240,7 +266,8 @@ def test_the_widgets_are_the_sampling_parameters() -> None:
     controls = made(blocks)
     without = {"logit_bias", "grammar"}
     assert set(controls) == set(LABELS) == {field.name for field in fields(SamplingParams)} - without
-    for name in RANGES.keys() - without:
+    assert not controls["seed"].minimum  # type: ignore[attr-defined]
+    for name in RANGES.keys() - without - {"seed"}:
         widget: Any = controls[name]
         low, high = RANGES[name]
         assert widget.minimum == low
@@ -256,6 +283,13 @@ def test_the_widgets_are_the_sampling_parameters() -> None:
         Options(SamplingParams(max_tokens=5, temperature=0.5, presence_penalty=-2.0, frequency_penalty=1.5)),
         Options(SamplingParams(max_tokens=5, temperature=0.5), load=LoadOptions(dtype="int4", context_length=8192)),
         Options(SamplingParams(max_tokens=5, temperature=0.5), load=LoadOptions(kv_type="q8_0")),
+        Options(
+            SamplingParams(max_tokens=5, temperature=0.5),
+            load=LoadOptions(
+                **{"device": "cpu", "gpu_layers": 0, "flash_attention": False, "chat_template": " {{ messages }}\n"},
+                **{"rope_scaling": "yarn", "rope_factor": 4.0},
+            ),
+        ),
         Options(SamplingParams(max_tokens=5, temperature=0.5, json_schema='{"type": "object"}')),
     ],
 )
@@ -267,6 +301,82 @@ def test_a_slider_at_its_end_sends_nothing() -> None:
     values = values_of(Options(SamplingParams(max_tokens=10, temperature=0.5)))
     assert {name: values[name] for name in OFF} == OFF
     assert options_from("", values).params.asdict() == {"max_tokens": 10, "temperature": 0.5}
+
+
+@pytest.fixture
+def sampling_and_loading() -> dict[str, Any]:
+    def blocks() -> Any:
+        with gr.Blocks():
+            return sampling_controls() | loading_controls() | more_loading_controls()
+
+    return made(blocks)  # type: ignore[no-any-return]
+
+
+def test_every_way_to_load_that_a_column_may_have_has_a_widget_and_a_line_of_help(
+    sampling_and_loading: dict[str, Any],
+) -> None:
+    assert set(LOADING_LABELS) == set(LOADING) == set(sampling_and_loading) - set(LABELS)
+    assert all(sampling_and_loading[name].info for name in LOADING)
+
+
+@pytest.mark.parametrize("typed", [0, -3, 10**12, None, 1e300])
+def test_no_number_that_is_typed_ends_an_event(sampling_and_loading: dict[str, Any], typed: float | None) -> None:
+    for name, widget in sampling_and_loading.items():
+        if isinstance(widget, (gr.Number, gr.Slider)):
+            widget.preprocess(typed)
+            assert (name in refused({name: typed})) <= (name in NUMBERS)
+    assert sampling_and_loading["temperature"].preprocess(99) == 2.0
+
+
+def test_a_number_that_cannot_be_is_refused_in_words() -> None:
+    wrong = refused({"seed": -1.0, "context_length": 0, "gpu_layers": 0, "rope_factor": 1})
+    assert wrong == {
+        "seed": "Seed is -1. Choose 0 to 2,147,483,647.",
+        "context_length": "Context length is 0. Choose 1 to 10,000,000.",
+        "rope_factor": "RoPE factor is 1. Choose 1.1 to 1,000.",
+    }
+
+
+def test_a_refused_number_changes_nothing_and_is_told_where_it_was_typed(engine: Engine) -> None:
+    boards = Boards(engine)
+    chat = ChatTab(engine, boards)
+
+    def blocks() -> Any:
+        with gr.Blocks() as page:
+            chat.build(page)
+        return page
+
+    made(blocks)
+    board = boards.get(None)
+    values = values_of(Options(load=LoadOptions(context_length=99)))
+    said = chat.save(board.id, None, "", **values)
+    assert board.shared.load.context_length == 99 and said[chat.refused]["visible"] is False
+    said = chat.save(board.id, None, "new", **values | {"context_length": 0})
+    assert (
+        "Context length is 0" in said[chat.refused]["value"] and said[chat.refused]["visible"] and not said[chat.doubt]
+    )
+    assert board.shared.load.context_length == 99 and board.shared.system == ""
+    said = chat.save(board.id, None, "", **values | {"seed": -1})
+    assert "Seed is -1" in said[chat.doubt] and said[chat.refused]["visible"] is False
+
+
+def test_what_changes_nothing_here_is_greyed_and_says_why(
+    sampling_and_loading: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controls, "llama_on_gpu", lambda: False)
+
+    def shown(load: LoadOptions, **refusals: list[str]) -> dict[str, Any]:
+        made = updates(sampling_and_loading, Options(load=load), refusals, columns=1, linked=False, devices=["cpu"])
+        return {name: made[widget] for name, widget in sampling_and_loading.items()}
+
+    usual = shown(LoadOptions(), flash_attention=["m (Transformers)"])
+    assert (
+        usual["device"]["choices"] == [("Automatic", "auto"), ("Processor", "cpu")] and usual["device"]["interactive"]
+    )
+    assert not usual["gpu_layers"]["interactive"] and "without a GPU" in usual["gpu_layers"]["info"]
+    assert not usual["flash_attention"]["interactive"] and "m (Transformers)" in usual["flash_attention"]["info"]
+    brought = shown(LoadOptions(gpu_layers=3, device="cuda"))
+    assert brought["gpu_layers"]["interactive"] and len(brought["device"]["choices"]) == 3  # to be taken back
 
 
 def test_numbers_of_the_page_become_whole_where_they_must() -> None:
