@@ -20,13 +20,14 @@ from rich.console import Console
 from multimodel.batch.__main__ import main
 from multimodel.batch.export import to_markdown, write
 from multimodel.batch.page import to_html
-from multimodel.batch.plan import Batch, Item, Setting, prompts_of, setting_of
+from multimodel.batch.plan import OWN, Batch, Item, Setting, prompts_of, setting_of
 from multimodel.batch.report import report
 from multimodel.batch.run import ANSWERS, answers, run
+from multimodel.conversation import LOADING
 from multimodel.engine import Engine
 from multimodel.errors import BatchError, DataError, InvalidModelId, InvalidParameter
 from multimodel.settings import Settings
-from multimodel.types import ModelId, SamplingParams
+from multimodel.types import LoadOptions, ModelId, SamplingParams
 
 from .support import GUIDE_GGUF, ROOT, eventually
 
@@ -161,7 +162,48 @@ def test_prompts_of_files(tmp_path: Path) -> None:
         assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["warm", "x:temprature=1", "x:temperature=hot", "x:temperature=9", ":seed=1"])
+def test_a_setting_says_how_models_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages }}, {}\n")
+    how = "dtype=int4,context_length=99,kv_type=q8_0,device=cpu,gpu_layers=0,flash_attention=off,rope_scaling=yarn"
+    files = f"chat_template=@{tmp_path / 'own.jinja'},adapter=a.gguf,adapter_scale=0.5"
+    text = f"x:seed=1,{how},rope_factor=4,{files}"
+    load = LoadOptions(
+        **{"dtype": "int4", "context_length": 99, "kv_type": "q8_0", "device": "cpu", "gpu_layers": 0},
+        **{"flash_attention": False, "rope_scaling": "yarn", "rope_factor": 4.0, "adapter": "a.gguf"},
+        **{"adapter_scale": 0.5, "chat_template": "{{ messages }}, {}\n"},
+    )
+    assert setting_of(text) == Setting("x", SamplingParams(seed=1), load=load)
+    assert load.changed() == {*LOADING, *OWN}
+
+
+def test_a_setting_of_the_terminal_reaches_the_model_and_its_folder_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("hello\n")
+    out, missing = tmp_path / "out", tmp_path / "none.gguf"
+    whole = [tmp_path / "p.txt", "--models", "gguf:guide", "--out", out, "--set", f"x:adapter={missing}"]
+    code, _ = command(*whole)
+    assert code == 1 and str(missing) in str(report(out).answered[0].answer.error)
+    assert command(*whole, "--retry")[0] == 1  # whoever gives the whole command has named the file
+    for arguments in (("--out", out), ("--replay", out, "--out", tmp_path / "again")):
+        code, said = command(*arguments)
+        assert code == 2 and "names the adapter" in said, said
+    code, said = command("--replay", out / "report.json", "--out", tmp_path / "again")
+    assert code == 2 and "names the adapter" in said
+
+
+@pytest.mark.parametrize("load", [LoadOptions(anyway=True), LoadOptions(sequences=2), LoadOptions(revision="v1")])
+def test_a_setting_has_no_other_way_to_load(load: LoadOptions) -> None:
+    with pytest.raises(InvalidParameter, match="no option"):
+        Setting("x", load=load)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("warm", "x:temprature=1", "x:temperature=hot", "x:temperature=9", ":seed=1", "x:dtype=int5"),
+        *("x:context_length=long", "x:context_length=0", "x:rope_scaling=yarn", "x:rope_factor=inf", "x:anyway=1"),
+        *("x:adapter_scale=0.5", "x:adapter=", "x:chat_template=@/nowhere/at.all", "x:flash_attention=maybe"),
+    ],
+)
 def test_a_wrong_setting_is_told(text: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
         setting_of(text)

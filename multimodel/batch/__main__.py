@@ -31,6 +31,7 @@ from .run import BatchUpdate, run
 
 WIDE = 120  # characters of a line that hold all figures
 NARROW = ("answered", "TTFT", "tok/s", "cost")
+SET = "a setting, of sampling and loading: small:temperature=0.7,dtype=int4,chat_template=@FILE; repeatable"
 SHOWN = 20  # answers of a replay that are not as they were
 
 
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("prompts", type=Path, nargs="?", help="lines of a .txt file, or CSV, JSONL, Excel ...")
     made.add_argument("--models", nargs="+", default=[], metavar="ID", help="gguf:guide openai:gpt-5-mini ...")
     made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where answers and report are kept")
-    made.add_argument("--set", action="append", default=[], metavar="NAME:key=value,...", help="a setting; repeatable")
+    made.add_argument("--set", action="append", default=[], metavar="NAME:key=value,...", help=SET)
     made.add_argument("--system", default="", help="the system prompt")
     made.add_argument("--repeats", type=int, default=1, help="answers to each prompt (default: %(default)s)")
     made.add_argument("--temperature", type=float, default=0.0, help="default: %(default)s")

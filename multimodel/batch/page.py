@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .. import prices
 from ..fairlane import few
-from ..types import SamplingParams, Sent
+from ..types import LoadOptions, SamplingParams, Sent
 from ..web import DOCUMENT_POLICY
 from .charts import COLOURS, Bar, Part, bars, key, letter, stacks
 from .replay import KINDS, Verdict
@@ -335,7 +335,7 @@ def marked(text: str, other: str) -> str:
 
 def asked_html(found: Report) -> str:
     """What a person needs to ask the same again: settings, files, versions, machine."""
-    rows = [(f"Setting {s.name}", _setting(s.params, s.system)) for s in found.batch.settings]
+    rows = [(f"Setting {s.name}", _setting(s.params, s.system, s.load)) for s in found.batch.settings]
     for i, model in enumerate(found.batch.models):
         known = dict.fromkeys(_origin(one) for one in found.answered if one.item.model == i)
         rows += [(str(model), text or "nothing is known of its files") for text in known]
@@ -361,6 +361,12 @@ def _origin(one: Answered) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _setting(params: SamplingParams, system: str) -> str:
-    given = ", ".join(f"{name} {value}" for name, value in params.asdict().items()) or "as the model has it"
+def _setting(params: SamplingParams, system: str, load: LoadOptions) -> str:
+    """
+    >>> _setting(SamplingParams(seed=1), "Be brief.", LoadOptions(dtype="int4", chat_template="{{ messages }}"))
+    'seed 1, chat_template of its own, dtype int4; system prompt: Be brief.'
+    """
+    loaded = {name: getattr(load, name) for name in sorted(load.changed())}
+    loaded |= {"chat_template": "of its own"} if load.chat_template is not None else {}
+    given = ", ".join(f"{name} {value}" for name, value in (params.asdict() | loaded).items()) or "as the model has it"
     return f"{given}; system prompt: {system}" if system.strip() else given

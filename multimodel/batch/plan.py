@@ -16,6 +16,7 @@ from ..finetune.checkpoints import write_last
 from ..finetune.data import text_column
 from ..finetune.reading import read
 from ..finetune.tables import Limits
+from ..modifiers import loading, written
 from ..store.forms import Form, complaint
 from ..types import LoadOptions, ModelId, ModelSpec, SamplingParams, whole
 
@@ -27,6 +28,10 @@ MOST = 100_000  # answers in one batch
 MOST_SETTINGS = 20
 LONGEST_NAME = 60
 INTEGERS = frozenset({"max_tokens", "top_k", "seed"})
+OWN = ("adapter", "adapter_scale")
+"""What of loading names files of this machine: a person says it at the terminal, a file of anybody may not."""
+NOBODY = ModelId("", "")  # whose way to be loaded is changed, without the model
+SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 RULE = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)
 """A line between two prompts of more than one line."""
 
@@ -42,7 +47,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How the models are asked, and how those of this machine are loaded: only fields of LOADING."""
+    """How the models are asked, and how those of this machine are loaded: only fields of LOADING and OWN."""
 
     name: str = "default"
     params: SamplingParams = SamplingParams(temperature=0.0, max_tokens=512)
@@ -51,7 +56,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "system", whole(self.system))
-        if other := self.load.changed().difference(LOADING):  # a file of anybody may not name paths on this machine
+        if other := self.load.changed().difference(LOADING, OWN):
             raise InvalidParameter(f"A setting has no option {min(other)!r}.", hint=f"It has {', '.join(LOADING)}.")
 
 
@@ -107,7 +112,7 @@ class Batch:
 
     def save(self, folder: Path) -> None:
         """Write it down; a folder belongs to one batch. Raises BatchError."""
-        if (folder / CONFIG).exists() and self.load(folder) != self:
+        if (folder / CONFIG).exists() and self.load(folder, own=True) != self:
             raise BatchError(f"{folder} holds another batch.", hint="Choose another folder, or go on with that one.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -117,11 +122,12 @@ class Batch:
             raise BatchError(f"{folder} cannot be written: {error}", hint=hint) from error
 
     @classmethod
-    def load(cls, folder: Path) -> Batch:
-        """The batch of a folder. Raises BatchError."""
+    def load(cls, folder: Path, *, own: bool = False) -> Batch:
+        """The batch of a folder. Raises BatchError; also where it names files of this machine, which may be the wish of
+        whoever made the folder, unless it is only to be read (`own`)."""
         hint = "Begin a new batch in another folder; answers.jsonl holds what was answered."
         try:
-            return BatchForm.model_validate_json((folder / CONFIG).read_text("utf-8")).batch()
+            return BatchForm.model_validate_json((folder / CONFIG).read_text("utf-8")).batch(own=own)
         except FileNotFoundError:
             raise BatchError(f"There is no batch in {folder}.", hint="Name the folder of one.") from None
         except ValidationError as error:
@@ -163,8 +169,12 @@ class BatchForm(Form):
             revisions=batch.revisions,
         )
 
-    def batch(self) -> Batch:
-        """The batch of this form. Raises BatchError, InvalidModelId, InvalidParameter."""
+    def batch(self, *, own: bool = False) -> Batch:
+        """The batch of this form. Raises BatchError, InvalidModelId, InvalidParameter. `own` as in `Batch.load`."""
+        named = next((s.load.adapter for s in self.settings if s.load.changed() & set(OWN)), None)
+        if named is not None and not own:
+            hint = "A file may not choose files of this machine. Give the whole command, with --set, and it goes on."
+            raise BatchError(f"The batch names the adapter {named!r}.", hint=hint)
         return Batch(
             prompts=self.prompts,
             models=tuple(map(ModelId.parse, self.models)),
@@ -209,21 +219,37 @@ def prompts_of(source: Path) -> tuple[str, ...]:
 
 
 def setting_of(text: str, system: str = "") -> Setting:
-    """A setting written `NAME:key=value,key=value`. Raises InvalidParameter.
+    """A setting written `NAME:key=value,key=value`: fields of SamplingParams, of LOADING and of OWN. Raises
+    InvalidParameter. A chat template, which may hold commas, is a file: `chat_template=@FILE`.
 
-    >>> setting_of("warm: temperature=0.7, seed=1").params.asdict()
-    {'temperature': 0.7, 'seed': 1}
+    >>> warm = setting_of("warm: temperature=0.7, seed=1, dtype=int4")
+    >>> warm.params.asdict(), warm.load.dtype
+    ({'temperature': 0.7, 'seed': 1}, 'int4')
     """
     name, colon, rest = text.partition(":")
-    known, params = {field.name for field in fields(SamplingParams)}, dict[str, Any]()
+    params, load = dict[str, Any](), dict[str, Any]()
     for pair in filter(None, map(str.strip, rest.split(","))):
         key, _, value = (part.strip() for part in pair.partition("="))
-        if key not in known:
-            raise InvalidParameter(f"There is no sampling parameter {key!r}.", hint=f"Use {', '.join(sorted(known))}.")
-        params[key] = _value(key, value)
+        if key in SAMPLING:
+            params[key] = _value(key, value)
+        elif key in (*LOADING, *OWN):
+            load[key] = written(key, _text_of(value) if key == "chat_template" else value)
+        else:
+            hint = f"Use {', '.join(sorted(SAMPLING))}; of loading {', '.join(sorted((*LOADING, *OWN)))}."
+            raise InvalidParameter(f"There is no option {key!r}.", hint=hint)
     if not (name.strip() and colon):
         raise InvalidParameter(f"{text!r} is not a setting.", hint="Write NAME:key=value, as in warm:temperature=0.7.")
-    return Setting(name.strip(), SamplingParams(**params), system)
+    return Setting(name.strip(), SamplingParams(**params), system, loading(load)(ModelSpec(NOBODY)).load)
+
+
+def _text_of(value: str) -> str:
+    """A text as it is written, or that of a file after "@". Raises InvalidParameter."""
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).expanduser().read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameter(f"{value[1:]} cannot be read: {error}", hint="Save it as text in UTF-8.") from error
 
 
 def _value(key: str, text: str) -> Any:

@@ -107,7 +107,7 @@ def _reason(verdict: Verdict) -> tuple[object, ...]:
 
 def report(folder: Path, settings: Settings | None = None) -> Report:
     """The report of a folder, of as much as was answered. Raises BatchError, ForeignFile."""
-    batch = Batch.load(folder)
+    batch = Batch.load(folder, own=True)
     found = tuple(answers(folder, batch))
     lanes = [(m, s) for m in range(len(batch.models)) for s in range(len(batch.settings))]
     of = [[one for one in found if one.item[:2] == lane] for lane in lanes]
