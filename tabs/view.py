@@ -146,7 +146,7 @@ def column_head(board: Board, column: Column) -> dict[str, Any]:
         "key": column.key,
         "id": str(column.model),
         "name": short_name(column.model),
-        "backend": ", ".join([backend_name(column.model), *_loaded(board.spec(column).load)]),
+        "backend": ", ".join([backend_name(column.model), *_loaded(board.spec(column).load, column)]),
         "own": column.own is not None,
         "running": column.live is not None,
         "told": told(column),
@@ -154,9 +154,22 @@ def column_head(board: Board, column: Column) -> dict[str, Any]:
     }
 
 
-def _loaded(load: LoadOptions) -> list[str]:
-    """How a column has its model loaded otherwise than usual, in words."""
-    return [*([f"on {load.device.upper()}"] if load.device != "auto" else []), *variations(load)]
+def _loaded(load: LoadOptions, column: Column) -> list[str]:
+    """How a column has its model loaded otherwise than usual, in words; of the context what there really is, once an
+    answer has told."""
+    found = _context(column, load) if load.context_length else None
+    device = [] if load.device == "auto" else [f"on {load.device.upper()}"]
+    return [*device, *variations(replace(load, context_length=found or load.context_length))]
+
+
+def _context(column: Column, load: LoadOptions) -> int | None:
+    """Tokens that its model had room for when it last answered with this context asked for."""
+    for turn in reversed(column.turns):
+        asked, sent = turn.asked.load, turn.answer.sent
+        same = (asked.context_length, asked.rope_factor) == (load.context_length, load.rope_factor)
+        if same and turn.answer.model == column.model and sent and sent.loaded:
+            return sent.loaded.context_length
+    return None
 
 
 def column_turn(board: Board, column: Column, turn: Turn) -> str:

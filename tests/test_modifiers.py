@@ -311,9 +311,30 @@ def test_a_context_that_is_shorter_than_asked_for_is_a_note(
     tiny_gguf_file: Path, asked: int | None, notes: int
 ) -> None:
     backend = connected(ModelSpec(ModelId("gguf", str(tiny_gguf_file)), LoadOptions(context_length=asked)))
-    told = [chunk.note for chunk in backend.stream(ASK, SamplingParams(max_tokens=1)) if chunk.note]
+    for _ in range(2):  # also where it was loaded already
+        told = [chunk.note for chunk in backend.stream(ASK, SamplingParams(max_tokens=1)) if chunk.note]
+        assert told == ["The context holds 512 tokens, not 100,000: this model goes no further."] * notes
     backend.close()
-    assert told == ["The context holds 512 tokens, not 100,000: this model goes no further."] * notes
+
+
+@needs("llama_cpp", "gguf", "torch")
+def test_the_note_is_for_whoever_asked_for_more(tiny_gguf_file: Path) -> None:
+    model, pool = ModelId("gguf", str(tiny_gguf_file)), Pool()
+    as_usual = gguf.connect(ModelSpec(model), Settings(), pool)
+    more = gguf.connect(
+        ModelSpec(model, LoadOptions(context_length=Settings().models.context_length)), Settings(), pool
+    )
+    try:
+        told = [[c.note for c in each.stream(ASK, SamplingParams(max_tokens=1)) if c.note] for each in (more, as_usual)]
+    finally:
+        pool.close()
+    assert told == [["The context holds 512 tokens, not 4,096: this model goes no further."], []]
+
+
+def test_the_scale_of_no_adapter_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match=r"adapter_scale is 0\.5, but there is no adapter") as caught:
+        connected(ModelSpec(FILE.id, LoadOptions(adapter_scale=0.5)))
+    assert caught.value.hint
 
 
 @both

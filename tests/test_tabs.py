@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 
 from app import build
-from multimodel.board import Board, Options
+from multimodel.board import Board, Column, Options, Turn
 from multimodel.boards import Boards
 from multimodel.conversation import LOADING
 from multimodel.engine import Engine
@@ -20,10 +20,12 @@ from multimodel.errors import MultimodelError, NotEnoughMemory, ServerFailure, T
 from multimodel.settings import ApiSettings, ChatSettings, Endpoint, Settings
 from multimodel.types import (
     RANGES,
+    Loaded,
     LoadOptions,
     ModelId,
     PromptSize,
     SamplingParams,
+    Sent,
     Snapshot,
     Stage,
     StageName,
@@ -46,8 +48,11 @@ from tabs.controls import (
     values_of,
 )
 from tabs.format import FINISH, STAGES, figures, overflow, seconds, short_name, size, speed, stage_text
-from tabs.view import board_view, column_head, error_html, turn_html
+from tabs.view import _loaded, board_view, column_head, error_html, turn_html
 
+from .support import GUIDE_GGUF, eventually, needs
+
+GUIDE = ModelId("gguf", "guide")
 ANY, SLOW = ModelId("echo", "any"), ModelId("echo", "slow")
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&"
 
@@ -249,10 +254,35 @@ def test_the_raw_text_is_there_to_be_copied() -> None:
 
 def test_a_variant_is_told_in_the_head_of_its_column(engine: Engine) -> None:
     load = LoadOptions(device="cpu", gpu_layers=0, rope_scaling="yarn", rope_factor=4.0, chat_template="{{ messages }}")
-    board = Board(engine, [ModelId("gguf", "guide")], Options(load=load))
+    board = Board(engine, [GUIDE], Options(load=load))
     assert column_head(board, board.columns()[0])["backend"] == (
         "GGUF, on CPU, 0 layers on the GPU, context stretched 4 times (yarn), another chat template"
     )
+
+
+def test_the_head_tells_the_context_that_there_is_once_an_answer_has_told() -> None:
+    def head(asked: int | None, given: int) -> str:
+        load = LoadOptions(context_length=asked)
+        answer = replace(answered("hi"), model=GUIDE, sent=Sent(loaded=Loaded(context_length=given)))
+        turn = Turn("p", answer, asked=Options(load=load))
+        return ", ".join(_loaded(LoadOptions(context_length=4096), Column("k", GUIDE, (turn,))))
+
+    assert head(4096, 1024) == "1,024 tokens of context"
+    assert head(2048, 1024) == head(None, 1024) == "4,096 tokens of context"  # not yet asked with what is set now
+
+
+@needs("llama_cpp")
+@pytest.mark.skipif(not GUIDE_GGUF.exists(), reason="needs assets/guide")
+def test_a_context_beyond_the_model_is_told_by_head_and_note() -> None:
+    with Engine(settings()) as engine:
+        board = Board(engine, [GUIDE], Options(SamplingParams(max_tokens=2), load=LoadOptions(context_length=2048)))
+        assert "2,048 tokens of context" in column_head(board, board.columns()[0])["backend"]
+        for prompt in ("one", "two"):
+            board.send(prompt)
+            eventually(lambda: not board.active())
+        column = board.columns()[0]
+        assert column_head(board, column)["backend"] == "GGUF, 1,024 tokens of context"
+        assert all("not 2,048" in " ".join(turn.answer.notes) for turn in column.turns)
 
 
 # settings

@@ -96,6 +96,8 @@ class LocalBackend:
         try:
             with self._place.hold(self._anyway):
                 worker = yield from self._place.ready(self._bring_in)
+                if (facts := worker.facts) and (note := shortened(self._asked, facts.context_length)):
+                    yield Chunk(note=note)  # with every answer: who asks now may not be who had it loaded
                 with self._pool.cores.share(worker.set_threads):
                     yield from self._answer(worker, messages, params)
                 self._place.weigh()
@@ -198,8 +200,7 @@ class LocalBackend:
             self._place.loaded(plan, facts)
             if not facts.tools:  # only its chat template tells
                 self.capabilities = replace(self.capabilities, params=self.capabilities.params - {"tools"})
-            told = shortened(self._asked, facts.context_length)
-            yield from (Chunk(note=note) for note in (*facts.notes, *[told] * bool(told)))
+            yield from (Chunk(note=note) for note in facts.notes)
         return worker
 
     def _options(self, plan: MemoryPlan) -> LoadOptions:
@@ -231,6 +232,9 @@ def without_effect(spec: ModelSpec, runtime: str, pool: Pool) -> InvalidParamete
     if load.gpu_layers and (device == "cpu" or not llama_on_gpu()):
         why = "the device is cpu" if device == "cpu" else "llama.cpp is built without a GPU here"
         return InvalidParameter(f"gpu_layers is {load.gpu_layers}, but {why}.", hint="Leave gpu_layers out.")
+    if load.adapter is None and load.adapter_scale != 1:
+        message = f"adapter_scale is {load.adapter_scale:g}, but there is no adapter."
+        return InvalidParameter(message, hint="Name an adapter, or leave adapter_scale out.")
     if load.revision and load.revision != revision_of(Path(spec.id.name)) and not on_hub(spec.id):
         hint = "Leave revision out, or name a repository of the Hub."
         return InvalidParameter(f"{spec.id} lies on this machine, where it has no revisions.", hint=hint)
