@@ -227,7 +227,8 @@ def told(engine: Engine, tmp_path: Path) -> Path:
 def test_the_report_counts_and_compares(told: Path) -> None:
     found = report(told)
     assert [(lane.answers, lane.errors) for lane in found.lanes] == [(2, 0), (2, 0), (2, 2)]
-    assert [(pair.equal, pair.alike) for pair in found.agreements] == [(1.0, 1.0), (0.0, 0.0), (0.0, 0.0)]
+    assert [(pair.places, pair.equal, pair.alike) for pair in found.agreements] == [((0, 1), 1.0, 1.0)]
+    assert to_html(found).count("No prompt was answered by both") == 4 and "| 0% |" not in to_markdown(found)
     values = json.loads((told / "report.json").read_text())
     assert [row["text"] for row in values["answers"]][:2] == ["one | two\nthree", "<script>alert(1)</script>"]
     assert values["answers"][-1]["error"] and values["lanes"][0]["memory"] == 0
@@ -286,6 +287,27 @@ def test_the_built_in_model_beside_another(tmp_path: Path) -> None:
     assert lane.memory > 10_000_000 and lane.tokens_per_second and lane.ttft
     assert "gguf:guide" in said and "report.html" in said
     assert command("--out", tmp_path / "out")[0] == 0  # all is there
+
+
+def test_every_error_is_told_once_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.txt").write_text("one\ntwo\n")
+    asked = ("--models", "echo:a", "gguf:/nowhere/[a].gguf", "--out", tmp_path / "out")
+    code, said = command(tmp_path / "p.txt", *asked)
+    error = report(tmp_path / "out").answered[-1].answer.error
+    assert code == 1 and error and error.hint and "2 errors" in said
+    told = capsys.readouterr().err
+    assert told.splitlines() == [f"2 answers failed: {error} {error.hint}"]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.count(f"Error: {error} {error.hint}") == 2 and "2 of 4 answers, 2 errors" in text
+    assert "2 of 4 answers, 2 errors" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_one_error_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.txt").write_text("one\n")
+    _, said = command(tmp_path / "p.txt", "--models", "gguf:/nowhere/a.gguf", "--out", tmp_path / "out")
+    assert "1 error" in said and "1 errors" not in said
+    assert capsys.readouterr().err.startswith("1 answer failed: ")
+    assert "0 of 1 answer, 1 error" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

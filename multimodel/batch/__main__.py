@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -23,7 +24,7 @@ from ..registry import source
 from ..settings import Settings
 from ..types import ModelId, SamplingParams
 from . import replay
-from .export import HEAD, cells, to_json, write
+from .export import HEAD, cells, to_json, why, write
 from .page import where_of
 from .plan import Batch, Setting, prompts_of, setting_of
 from .report import Report, report
@@ -32,7 +33,7 @@ from .run import BatchUpdate, run
 WIDE = 120  # characters of a line that hold all figures
 NARROW = ("answered", "TTFT", "tok/s", "cost")
 SET = "a setting, of sampling and loading: small:temperature=0.7,dtype=int4,chat_template=@FILE; repeatable"
-SHOWN = 20  # answers of a replay that are not as they were
+SHOWN = 20  # answers of a replay that are not as they were, and kinds of errors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,9 +67,10 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
             console.print(_verdicts(found))
         for path in write(options.out, settings):
             console.print(f"{path}", highlight=False, soft_wrap=True)
+        _complain(found)
         return 1 if last.errors else 0
     except MultimodelError as error:
-        console.print(f"[red]{error}[/red] {error.hint}", highlight=False, soft_wrap=True)
+        console.print(f"[red]{escape(str(error))}[/red] {escape(error.hint)}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Interrupted. The same command goes on from here.")
@@ -118,7 +120,7 @@ def _watched(batch: Batch, folder: Path, engine: Engine, console: Console, *, re
             left = (
                 "" if update.seconds_left is None else f"{'perhaps ' * update.guessed}{update.seconds_left:.0f} s left"
             )
-            errors = f", {update.errors} errors" if update.errors else ""
+            errors = f", {update.errors:,} error{'s' * (update.errors != 1)}" if update.errors else ""
             progress.update(bar, completed=update.done, description=model, left=left + errors)
     return update
 
@@ -133,6 +135,14 @@ def _table(found: Report, width: int) -> Table:
         row = cells(lane, place)
         table.add_row(*(escape(row[i]) for i in shown))
     return table
+
+
+def _complain(found: Report) -> None:
+    """What went wrong, each once with what to do, where errors belong."""
+    console, told = Console(stderr=True), Counter(filter(None, map(why, found.answered)))
+    for said, count in told.most_common(SHOWN):
+        answers = f"{count:,} answer{'s' * (count != 1)} failed:"
+        console.print(f"[red]{answers}[/red] {escape(said)}", highlight=False, soft_wrap=True)
 
 
 def _verdicts(found: Report) -> Table:

@@ -75,8 +75,8 @@ def cells(lane: Lane, place: int) -> tuple[str, ...]:
 
 def to_markdown(found: Report) -> str:
     """Tables, then every prompt with its answers."""
-    batch, said = found.batch, len(found.answered)
-    lines = [f"# {found.title}, {said:,} of {len(batch):,} answers", ""]
+    batch = found.batch
+    lines = [f"# {found.title}, {found.tally}", ""]
     lines += _table(HEAD, [cells(lane, i) for i, lane in enumerate(found.lanes)])
     lines += ["Times are medians. Models were asked alone, one answer after another. A dash is not known.", ""]
     if found.before:
@@ -113,7 +113,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _text(one: Answered) -> str:
-    return f"Error: {one.answer.error}" if one.answer.error else one.answer.text
+    return f"Error: {why(one)}" if one.answer.error else one.answer.text
+
+
+def why(one: Answered) -> str:
+    """Why there is no answer and what to do; empty where there is one."""
+    error = one.answer.error
+    return f"{error} {error.hint}".rstrip() if error else ""
 
 
 FORMS: dict[str, Callable[[Report], str]] = {"json": to_json, "md": to_markdown, "html": to_html}

@@ -14,7 +14,7 @@ from ..types import LoadOptions, SamplingParams, Sent
 from ..web import DOCUMENT_POLICY
 from .charts import COLOURS, Bar, Part, bars, key, letter, stacks
 from .replay import KINDS, Verdict
-from .report import LONG, Lane, Report, words
+from .report import LONG, Agreement, Lane, Report, words
 from .run import Answered
 from .style import DOCUMENT, STYLE
 
@@ -103,11 +103,10 @@ def to_html(found: Report) -> str:
 
 def summary_html(found: Report) -> str:
     """What came of it: the table of lanes, charts, agreement, and what a replay says."""
-    said, asked = len(found.answered), len(found.batch)
     shared = sum(lane.shared for lane in found.lanes)
     beside = f" {shared:,} answers ran beside others; they do not count in the times." if shared else ""
     return (
-        f'<p class="mb-soft">{said:,} of {asked:,} answers. {NOTE}{beside}</p>{_lanes_table(found)}'
+        f'<p class="mb-soft">{found.tally}. {NOTE}{beside}</p>{_lanes_table(found)}'
         f"{_replay_html(found)}{_charts(found)}{_agreement_html(found)}"
     )
 
@@ -177,7 +176,7 @@ def _agreement_html(found: Report) -> str:
         cells = ""
         for j in range(size):
             pair = pairs.get((min(i, j), max(i, j)))
-            cells += _heat(pair.alike, pair.equal, pair.prompts) if pair else '<td class="mb-same"></td>'
+            cells += _heat(pair) if i != j else '<td class="mb-same"></td>'
         rows += f'<tr><th scope="row">{key(i, found.lanes[i].name)}</th>{cells}</tr>'
     return (
         '<section><h2>Agreement</h2><p class="mb-soft">Words in the same order, and below them how many answers are '
@@ -186,12 +185,12 @@ def _agreement_html(found: Report) -> str:
     )
 
 
-def _heat(alike: float, equal: float, prompts: int) -> str:
-    if not prompts:
+def _heat(pair: Agreement | None) -> str:
+    if not pair:
         return '<td title="No prompt was answered by both">–</td>'
     return (
-        f'<td style="--mb-heat:{45 * alike:.0f}%" title="{prompts:,} prompts">{alike:.0%}'
-        f"<small>{equal * prompts:.0f}/{prompts:,}</small></td>"
+        f'<td style="--mb-heat:{45 * pair.alike:.0f}%" title="{pair.prompts:,} prompts">{pair.alike:.0%}'
+        f"<small>{pair.equal * pair.prompts:.0f}/{pair.prompts:,}</small></td>"
     )
 
 

@@ -78,10 +78,17 @@ class Report:
     batch: Batch
     answered: tuple[Answered, ...]
     lanes: tuple[Lane, ...]
-    agreements: tuple[Agreement, ...]
+    agreements: tuple[Agreement, ...]  # of lanes that answered a prompt both
     machine: Machine
     before: Original | None = None  # what it replays
     verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def tally(self) -> str:
+        """How many answers there are of those that were asked for, and how many errors instead."""
+        good, errors = (sum(getattr(lane, name) for lane in self.lanes) for name in ("good", "errors"))
+        failed = f", {errors:,} error{'s' * (errors != 1)}" if errors else ""
+        return f"{good:,} of {len(self.batch):,} answer{'s' * (len(self.batch) != 1)}{failed}"
 
     def lane_of(self, one: Answered) -> int:
         """The place of an answer's lane."""
@@ -112,13 +119,13 @@ def report(folder: Path, settings: Settings | None = None) -> Report:
     lanes = [(m, s) for m in range(len(batch.models)) for s in range(len(batch.settings))]
     of = [[one for one in found if one.item[:2] == lane] for lane in lanes]
     figures = tuple(_lane(str(batch.models[m]), batch.settings[s].name, of[i]) for i, (m, s) in enumerate(lanes))
-    pairs = combinations(range(len(lanes)), 2)
+    pairs = [_agreement(figures, (i, j), of[i], of[j]) for i, j in combinations(range(len(lanes)), 2)]
     before = replayed(folder, settings or Settings())
     return Report(
         batch,
         found,
         figures,
-        tuple(_agreement(figures, (i, j), of[i], of[j]) for i, j in pairs),
+        tuple(pair for pair in pairs if pair.prompts),
         recorded(folder),
         before,
         verdicts(before, found) if before else (),
