@@ -36,6 +36,7 @@ from .controls import (
     refused,
     sampling_controls,
     updates,
+    within_sliders,
 )
 from .conversations import ConversationList, entries_view, list_widget
 from .cost import CostLine
@@ -464,6 +465,7 @@ class ChatTab:
             self.save,
             inputs_kwargs=named,
             outputs=[self.stage, self.doubt, self.refused],
+            js=within_sliders(named.values()),
             trigger_mode="always_last",
             **QUICK,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Iterable
 from typing import Any, get_args
 
 import gradio as gr
@@ -150,13 +151,18 @@ def _devices(kinds: Collection[str]) -> list[str | tuple[str, str]]:
 
 
 def _slider(name: str, label: str, info: str) -> gr.Slider:
-    """A slider. What is typed beside it beyond its ends is the end, where the page puts it too; Gradio would raise."""
     low, high = RANGES[name]
-    top = TOP.get(name, high)
-    made = gr.Slider(low, top, OFF.get(name, low), step=STEPS.get(name, 1), label=label, info=info, buttons=[])
-    within = made.preprocess
-    made.preprocess = lambda payload: within(min(max(payload or 0.0, low), top))  # type: ignore[method-assign]
-    return made
+    value = OFF.get(name, low)
+    return gr.Slider(low, TOP.get(name, high), value, step=STEPS.get(name, 1), label=label, info=info, buttons=[])
+
+
+def within_sliders(widgets: Iterable[Component]) -> str:
+    """A script that what these widgets say goes through: what is typed beside a slider beyond its ends becomes the end,
+    as on the page once it is left. Gradio would end the event, and the page would say nothing."""
+    ends = [[widget.minimum, widget.maximum] if isinstance(widget, gr.Slider) else None for widget in widgets]
+    return (
+        "(...said) => said.map((value, i) => ENDS[i] ? Math.min(Math.max(value, ENDS[i][0]), ENDS[i][1]) : value)"
+    ).replace("ENDS", json.dumps(ends))
 
 
 def options_from(system: str, values: dict[str, Any]) -> Options:
