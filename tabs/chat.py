@@ -21,6 +21,7 @@ from multimodel.catalog import catalog, discover, nearest
 from multimodel.engine import Engine
 from multimodel.errors import InvalidModelId, MultimodelError
 from multimodel.registry import source
+from multimodel.schema import schema_from
 from multimodel.settings import Settings
 from multimodel.tools import tools_from
 from multimodel.types import ModelId
@@ -261,7 +262,7 @@ class ChatTab:
             return {self.stage: self._view(board), **self._refusal(wrong)}
         options = options_from(system, values)
         board.set_options(options, column.key if column else None)
-        return {self.stage: self._view(board), self.doubt: tools_doubt(options), self.refused: gr.update(visible=False)}
+        return {self.stage: self._view(board), self.doubt: texts_doubt(options), self.refused: gr.update(visible=False)}
 
     def _refusal(self, wrong: dict[str, str]) -> dict[Component, Any]:
         """Say what is wrong in the boxes for numbers, below those of sampling and below those of loading."""
@@ -293,7 +294,7 @@ class ChatTab:
             self.panel: gr.update(visible=True),
             self.target: column.key if column else None,
             self.heading: f"### Settings\nfor {where}",
-            self.doubt: tools_doubt(options),
+            self.doubt: texts_doubt(options),
             self.refused: gr.update(visible=False),
             self.own_switch: gr.update(visible=column is not None, value=not linked),
             self.system: gr.update(value=options.system, interactive=not linked),
@@ -405,7 +406,7 @@ class ChatTab:
             )
             self.judge.build_choice()
             sampling = sampling_controls()
-            self.doubt = gr.HTML("", elem_id="mm-doubt")  # of the tools, the last of them
+            self.doubt = gr.HTML("", elem_id="mm-doubt")  # of schema and tools, which come before it
             with gr.Accordion("How local models are loaded", open=False, elem_id="mm-loading"):
                 self.options = sampling | loading_controls()
                 self.refused = gr.HTML("", visible=False)  # numbers of loading that cannot be
@@ -471,13 +472,16 @@ class ChatTab:
         )
 
 
-def tools_doubt(options: Options) -> str:
-    """What is wrong with the tools that a person typed; empty when nothing is."""
-    try:
-        tools_from(options.params.tools or '{"name": "none"}')
-    except MultimodelError as error:
-        return _warning([f"{error} {error.hint}"])
-    return ""
+def texts_doubt(options: Options) -> str:
+    """What is wrong with the schema and the tools that a person typed; empty when nothing is."""
+    wrong = []
+    for text, read in ((options.params.json_schema, schema_from), (options.params.tools, tools_from)):
+        try:
+            if text:
+                read(text)
+        except MultimodelError as error:
+            wrong.append(f"{error} {error.hint}")
+    return _warning(wrong)
 
 
 def _column(board: Board, key: str | None) -> Column | None:

@@ -95,4 +95,4 @@ def visit(browser: Any, served: Server, **options: Any) -> Iterator[Chat]:
         yield chat
         outside = [url for url in chat.requests if urlsplit(url).netloc != urlsplit(served.url).netloc]
         assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
-        assert not chat.errors
+        assert not chat.errors, chat.errors

@@ -102,6 +102,17 @@ def test_files_are_sent_found_again_and_taken_elsewhere(chat: Chat, service: Fau
     chat.errors.clear()  # Gradio complains of what it was listening to when the page was loaded again
 
 
+def test_a_broken_schema_is_told_where_it_is_typed(chat: Chat) -> None:
+    chat.page.locator("#mm-settings-button").click()
+    schema = chat.page.locator("#mm-settings label", has_text="The answer is JSON that follows it").locator("textarea")
+    schema.fill('{"type": ')
+    schema.blur()
+    chat.expect(chat.page.locator("#mm-doubt .mm-warn")).to_contain_text("JSON schema")
+    schema.fill('{"type": "object"}')
+    schema.blur()
+    chat.expect(chat.page.locator("#mm-doubt .mm-warn")).to_have_count(0)
+
+
 def test_a_call_is_shown_answered_and_gone_on_from(chat: Chat, service: FaultServer) -> None:
     chat.open()
     chat.page.locator("#mm-settings-button").click()
