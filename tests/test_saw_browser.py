@@ -108,6 +108,28 @@ def test_the_meter_and_the_panel_on_a_telephone(browser: Any, served: Server) ->
         chat.expect(panel).to_be_hidden()
 
 
+WITHIN = """menu => {
+  const list = menu.querySelector("div"), shown = list.getBoundingClientRect();
+  const column = menu.closest(".mm-column").getBoundingClientRect();
+  return shown.width > 0 && shown.left >= column.left && shown.right <= column.right
+    && list.scrollWidth <= list.clientWidth;
+}"""
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 390])
+def test_all_figures_of_an_answer_are_within_its_column(chat: Chat, width: int) -> None:
+    for count in (3, 4):
+        chat.page.get_by_role("button", name="Add column").click()
+        chat.expect(chat.columns).to_have_count(count)
+    chat.ask("What is the KV cache?")
+    chat.finished(patience=3 * PATIENCE)
+    chat.page.set_viewport_size({"width": width, "height": 844})
+    for index in (0, 3):
+        menu = chat.columns.nth(index).locator(".mm-figures-menu")
+        menu.locator("summary").click()
+        assert menu.evaluate(WITHIN)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_tokens_can_be_read_however_unlikely(browser: Any, served: Server, scheme: str) -> None:
     """Text on the colour of every step of the legend keeps a contrast of 4.5 to 1 (WCAG AA)."""
