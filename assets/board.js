@@ -29,6 +29,10 @@ function nearEnd(body) {
   return body.scrollHeight - body.scrollTop - body.clientHeight < 60;
 }
 
+function toEnd(bodies) {
+  for (const body of bodies) body.scrollTop = body.scrollHeight;
+}
+
 function showTurns(holder, turns) {
   while (holder.children.length > turns.length) holder.lastElementChild.remove();
   turns.forEach((html, i) => {
@@ -36,7 +40,11 @@ function showTurns(holder, turns) {
     node.className = "mm-turn";
     setHTML(node, html);
   });
-  const earlier = [...holder.children].slice(0, -1).filter((node) => node.mmHTML && !node.dataset.far);
+}
+
+// The newest turn may still change its height.
+function keepHeights() {
+  const earlier = [...columns.querySelectorAll(".mm-turn:not(:last-child, [data-far])")].filter((node) => node.mmHTML);
   const heights = earlier.map((node) => node.offsetHeight);
   earlier.forEach((node, i) => keepHeight(node, heights[i]));
 }
@@ -107,16 +115,24 @@ function showThoughts(node, { thoughts }) {
   text.mmText = thoughts;
 }
 
+function columnNode(key) {
+  return columns.querySelector(`[data-key="${key}"]`);
+}
+
+// Whether a column is to be shown from its end: it was, or it is new, or was asked something just now.
+function atEnd(column) {
+  const node = columnNode(column.key);
+  if (!node || nearEnd(node.querySelector(".mm-body"))) return true;
+  const shown = node.querySelectorAll(".mm-turn").length;
+  return !node.classList.contains("mm-running") && (column.running || column.turns.length > shown);
+}
+
 function showColumn(column, index, count) {
-  let node = columns.querySelector(`[data-key="${column.key}"]`);
+  let node = columnNode(column.key);
   if (!node) {
     node = blueprint.content.firstElementChild.cloneNode(true);
     node.dataset.key = column.key;
   }
-  const body = node.querySelector(".mm-body");
-  const shown = node.querySelectorAll(".mm-turn").length;
-  const asked = !node.classList.contains("mm-running") && (column.running || column.turns.length > shown);
-  const stick = asked || nearEnd(body);
   node.dataset.index = index;
   node.classList.toggle("mm-running", column.running);
   node.classList.toggle("mm-own", column.own);
@@ -134,7 +150,15 @@ function showColumn(column, index, count) {
   showAnswer(node.querySelector(".mm-live"), answers.get(column.key));
   node.querySelector(".mm-blank").hidden = column.turns.length > 0 || column.running;
   if (columns.children[index] !== node) columns.insertBefore(node, columns.children[index] || null);
-  if (stick) body.scrollTop = body.scrollHeight;
+}
+
+// Heights mean nothing before all columns are there: each takes width from the others.
+function showColumns(list) {
+  const ends = list.filter(atEnd);
+  list.forEach((column, i) => showColumn(column, i, list.length));
+  columns.dataset.count = list.length;
+  keepHeights();
+  toEnd(ends.map(({ key }) => columnNode(key).querySelector(".mm-body")));
 }
 
 function showSpent(node, [text, title]) {
@@ -175,8 +199,7 @@ function show() {
   if (!state) return;
   const keys = new Set(state.columns.map((c) => c.key));
   [...columns.children].forEach((node) => keys.has(node.dataset.key) || node.remove());
-  state.columns.forEach((column, i) => showColumn(column, i, state.columns.length));
-  columns.dataset.count = state.columns.length;
+  showColumns(state.columns);
   showStrip(state.columns);
   const root = document.documentElement.dataset;
   root.mmRunning = state.running ? "1" : "0";
@@ -356,7 +379,7 @@ element.addEventListener("click", (event) => {
   else if (button.dataset.open) picking === column.dataset.key ? close(true) : open(button);
   else if (button.dataset.model) choose(button.dataset.model);
   else if (button.dataset.goto)
-    columns.querySelector(`[data-key="${button.dataset.goto}"]`).scrollIntoView({ inline: "start", block: "nearest" });
+    columnNode(button.dataset.goto).scrollIntoView({ inline: "start", block: "nearest" });
   else if (button.dataset.edit) edit(button);
   else if (button.dataset.send) sendEdit(button.closest(".mm-edit"), button.dataset.send === "all");
   else if (button.dataset.results) {
@@ -444,7 +467,7 @@ function showAnswers() {
   const heights = far.map((part) => part.offsetHeight);
   far.forEach((part, i) => keepHeight(part, heights[i]));
   nodes.forEach((node) => showAnswer(node.querySelector(".mm-live"), answers.get(node.dataset.key)));
-  for (const body of stuck) body.scrollTop = body.scrollHeight;
+  toEnd(stuck);
 }
 
 // Updates take at most about a third of the page's time, however slow the machine: what comes meanwhile waits.

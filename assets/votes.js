@@ -141,7 +141,7 @@ function showBar(shown) {
   if (bar.hidden === !shown) return;
   const stuck = [...columns.querySelectorAll(".mm-body")].filter(nearEnd);
   bar.hidden = !shown;
-  for (const body of stuck) body.scrollTop = body.scrollHeight;
+  toEnd(stuck);
 }
 
 function showVote(state) {
@@ -160,7 +160,7 @@ function showVote(state) {
     if (hidden) node.title = "Hidden until the vote";
   }
   showBar(state.columns.length > 1 || hidden); // the room is kept before anything is asked: nothing jumps later
-  if (opening && !state.partial) for (const body of columns.querySelectorAll(".mm-body")) body.scrollTop = body.scrollHeight;
+  if (opening && !state.partial) toEnd(columns.querySelectorAll(".mm-body"));
   opening = state.partial; // its earlier turns are yet to come: then too it is shown from its end
   bar.style.visibility = vote.columns.length || hidden ? "" : "hidden";
   const now = JSON.stringify([vote, state.blind, state.columns.map((column) => column.key)]);

@@ -194,23 +194,36 @@ def test_an_empty_prompt_sends_nothing(chat: Chat, text: str) -> None:
     assert chat.warning.inner_text().strip() == ""
 
 
+ENDS = "() => [...document.querySelectorAll('.mm-body')].every(b => b.scrollHeight - b.scrollTop - b.clientHeight < 2)"
+
+
 @pytest.mark.parametrize("model", ["echo:any", "echo:slow"])
 def test_the_end_of_an_answer_stays_in_view(chat: Chat, model: str) -> None:
     """While it grows, when it ends and when the next prompt is sent; but not for somebody who reads further up."""
-    end = (
-        "() => [...document.querySelectorAll('.mm-body')].every(b => b.scrollHeight - b.scrollTop - b.clientHeight < 2)"
-    )
     chat.pick(1, model)
     lines = "  \n".join(str(number) for number in range(1, 60))
     for turn in (1, 2):
         chat.ask(lines)
         chat.finished(turn)
-        chat.until(end)
+        chat.until(ENDS)
         assert chat.page.evaluate("document.querySelector('.mm-body').scrollTop") > 400
     chat.columns.nth(1).locator(".mm-body").evaluate("body => body.scrollTop = 100")
     chat.act(0, "regenerate")
     chat.finished(2)
     assert chat.columns.nth(1).locator(".mm-body").evaluate("body => body.scrollTop") == 100
+
+
+def test_four_columns_are_shown_from_their_ends_after_a_reload(chat: Chat) -> None:
+    chat.pick(1, "echo:any")
+    for count in (3, 4):
+        chat.page.get_by_role("button", name="Add column").click()
+        chat.expect(chat.columns).to_have_count(count)
+    for turn in (1, 2):
+        chat.ask("a word of many " * 150)  # the narrower, the higher
+        chat.finished(turn)
+    chat.open()
+    chat.finished(2)
+    chat.until(ENDS)
 
 
 # stopping
