@@ -29,8 +29,16 @@ function dotted(index, text) {
   const holder = document.createDocumentFragment();
   const dot = document.createElement("i");
   dot.dataset.index = index;
-  holder.append(dot, line("mm-vote-name", text));
+  holder.append(dot, named(text));
   return holder;
+}
+
+// A name that is too long is cut before its end, which is what tells it from others: a place, a backend, a format.
+function named(text) {
+  const end = text.match(/ \([^()]*\)$/)?.[0] ?? text.slice(-8);
+  const name = line("mm-vote-name", "");
+  name.append(line("mm-vote-stem", text.slice(0, text.length - end.length)), line("", end));
+  return name;
 }
 
 function columnIndex(key) {

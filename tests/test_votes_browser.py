@@ -155,3 +155,21 @@ def test_three_are_ranked_by_keys_and_a_telephone_has_room_for_it(chat: Chat) ->
     chat.expect(chat.page.locator(".mm-vote")).to_have_count(0)
     board = leaderboard(chat)
     chat.expect(board.locator(".mv-empty")).to_contain_text("No votes yet")
+
+
+CUT = """() => [...document.querySelectorAll(".mm-vote-name span")].filter(part => part.scrollWidth > part.clientWidth)
+  .map(part => part.textContent)"""
+
+
+def test_a_long_name_is_cut_where_it_is_like_the_others(chat: Chat) -> None:
+    for index in (0, 1):
+        chat.pick(index, "echo:a-model-whose-name-is-long")
+    chat.page.get_by_role("button", name="Add column").click()
+    chat.expect(chat.columns).to_have_count(3)
+    chat.pick(2, "echo:a-model-whose-name-is-short")
+    chat.ask("hello")
+    chat.finished()
+    for width in (1440, 390):
+        chat.page.set_viewport_size({"width": width, "height": 844})
+        alike = "a-model-whose-name-is-long (Echo)"
+        assert chat.page.evaluate(CUT) == [alike, alike, "a-model-whose-name-is-short"[:-8]]
