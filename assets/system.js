@@ -1,6 +1,6 @@
 // The System tab in the page: the server sends finished HTML (watch 'value'), which is put in place only where it
 // changed and keeps the focus; a press of Unload is reported as the event 'unload_model' {key}. The chip in the page's
-// head, made once when the page opens, gets the same reading of the best device, the first here.
+// head gets the same reading of the best device, the first here.
 const root = element.querySelector(".mm-system");
 
 function show() {
@@ -9,8 +9,7 @@ function show() {
   const focused = root.contains(document.activeElement) ? document.activeElement.dataset.key : "";
   root.mmHTML = html;
   root.innerHTML = html;
-  const chip = document.querySelector("#mm-header .mm-chip"), free = root.querySelector(".mm-sys-free");
-  if (chip && free) chip.textContent = chip.textContent.replace(/[^,]*$/, ` ${free.textContent}`);
+  window.mmFree(root.querySelector(".mm-sys-free")?.textContent);
   if (focused) (root.querySelector(`[data-key="${focused}"]`) || root.querySelector("[data-key]"))?.focus();
 }
 

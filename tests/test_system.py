@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from multimodel.hardware import Device
+from multimodel.hardware import Device, cores
 from multimodel.pool import Resident
 from multimodel.types import LoadOptions, ModelId, ModelSpec
 from multimodel.workers.protocol import Facts, Status
-from tabs.format import variations
+from tabs.format import counted, variations
 from tabs.system import Machine, system_html
 
 from .serving import Server, app, chromium, ended
@@ -142,15 +142,20 @@ def workers(server: Server) -> list[Any]:
 def test_it_shows_what_goes_on_and_unloads_by_hand(page: Any) -> None:
     tab, models = page.get_by_role("tab", name="System"), page.locator(".mm-sys-models tbody tr")
     page.wait_for_selector(".mm-chip:not([title='Looking for a GPU'])")
-    page.evaluate("document.querySelector('.mm-chip').textContent = 'CPU, 2 cores, 1 B of 2 B free'")  # long ago
+    machine = f"CPU, {counted(cores(), 'core')}, "  # however many are for models
+    assert page.locator(".mm-chip").inner_text().startswith(machine)
+    read_long_ago(page)
     tab.click()
     page.get_by_text("None. A model on this machine").wait_for()
     chip_and_tab = "[document.querySelector('.mm-chip'), document.querySelector('.mm-sys-free')]"
     chip, free = page.evaluate(f"{chip_and_tab}.map((shown) => shown.textContent)")
-    assert chip == f"CPU, 2 cores, {free}"
+    assert chip == machine + free
     page.get_by_role("tab", name="Chat", exact=True).click()
+    read_long_ago(page)
     page.locator("#mm-prompt textarea").fill("What is a token?")
     page.locator("#mm-prompt textarea").press("Enter")
+    page.wait_for_selector(".mm-turn .mm-figures")
+    page.wait_for_selector(".mm-chip:not(:text('1 B of 2 B free'))")
     tab.click()
     page.locator(".mm-sys-idle").wait_for()
     assert models.count() == 1
@@ -163,6 +168,11 @@ def test_it_shows_what_goes_on_and_unloads_by_hand(page: Any) -> None:
     tab.click()  # on a telephone it is behind the tabs' own menu
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def read_long_ago(page: Any) -> None:
+    """The chip in the page's head says nothing of today."""
+    page.evaluate("window.mmFree('1 B of 2 B free')")
 
 
 def quiet_while_closed(page: Any) -> None:
