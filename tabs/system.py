@@ -16,6 +16,7 @@ from multimodel import hardware
 from multimodel.engine import Engine
 from multimodel.errors import MultimodelError
 from multimodel.hardware import Device, Kind
+from multimodel.memory.plan import ACCURACY, LEAST_ERROR
 from multimodel.pool import Resident
 
 from .format import backend_name, seconds, short_name, size, variations
@@ -43,12 +44,12 @@ def system_html(machine: Machine, residents: Sequence[Resident]) -> str:
         f'<section class="mm-sys"><h2>This machine</h2><div class="mm-sys-devices">{devices}</div>'
         f'<p class="mm-sys-note">{_cores(machine)}</p>'
         f"<h2>Models in memory</h2>{_models(residents)}"
-        f'<p class="mm-sys-note">{_leaving(machine)}</p></section>'
+        f'<p class="mm-sys-note">{_entering()} {_leaving(machine)}</p></section>'
     )
 
 
 def _device(device: Device, machine: Machine, residents: Sequence[Resident]) -> str:
-    models = sum(resident.taken for resident in residents if resident.device == device.kind)
+    models = sum(_counted(resident) for resident in residents if resident.device == device.kind)
     free = max(0, min(machine.spare.get(device.kind, device.free), device.total))
     others = max(0, device.total - free - models)
     bar = _share(models, device, "--mm-accent") + _share(others, device, "--mm-soft")
@@ -64,13 +65,19 @@ def _device(device: Device, machine: Machine, residents: Sequence[Resident]) -> 
     )
 
 
+def _counted(resident: Resident) -> int:
+    """Bytes: the larger of what its row says is predicted and measured; of a GPU's memory nobody measures a share."""
+    return max(resident.taken, resident.measured if resident.device != "cuda" else 0)
+
+
 def _share(part: int, device: Device, colour: str) -> str:
     return f'<i style="width:{100 * part / max(1, device.total):.1f}%;background:var({colour})"></i>'
 
 
 def _legend(kind: str, share: int) -> str:
     words = {"models": "models", "other": "everything else"}[kind]
-    return f'<span class="mm-sys-key" data-of="{kind}">{words} {size(share)}</span>'
+    why = ' title="Of each the larger of what is predicted and what is measured"' if kind == "models" else ""
+    return f'<span class="mm-sys-key" data-of="{kind}"{why}>{words} {size(share)}</span>'
 
 
 def _cores(machine: Machine) -> str:
@@ -84,10 +91,21 @@ def _cores(machine: Machine) -> str:
     return f"{_count(machine.cores, 'processor core')}. The models that answer share {machine.shared}{page}."
 
 
+def _entering() -> str:
+    """Why a refusal asks for more than was predicted.
+
+    >>> _entering()
+    'A model is loaded where its prediction and a margin for error (2%, at least 67.1 MB) fit into what is free.'
+    """
+    margin = f"{ACCURACY:.0%}, at least {size(LEAST_ERROR)}"
+    return f"A model is loaded where its prediction and a margin for error ({margin}) fit into what is free."
+
+
 def _leaving(machine: Machine) -> str:
     if not machine.idle_minutes:
         return "Models stay until another needs their room."
-    after = _count(round(machine.idle_minutes), "minute") if machine.idle_minutes >= 1 else "less than a minute"
+    minutes = machine.idle_minutes
+    after = _count(round(minutes), "minute") if minutes >= 1 else _count(round(60 * minutes), "second")
     return f"A model leaves when nobody has asked it for {after}, or earlier when another needs its room."
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from multimodel.hardware import Device, cores
+from multimodel.memory.plan import LEAST_ERROR, MemoryPlan, Request, Term
 from multimodel.pool import Resident
 from multimodel.types import LoadOptions, ModelId, ModelSpec
 from multimodel.workers.protocol import Facts, Status
-from tabs.format import counted, variations
+from tabs.format import counted, size, variations
 from tabs.system import Machine, system_html
 
 from .serving import Server, app, chromium, ended
@@ -50,6 +51,7 @@ def test_a_device_with_what_is_free_who_has_the_rest_and_the_reason_for_its_form
     assert "float32: no shorter format is known to be quicker" in said
     assert "8 processor cores. The models that answer share 7; the page keeps 1." in said
     assert "nobody has asked it for 15 minutes" in said
+    assert "nobody has asked it for 20 seconds" in words(system_html(replace(MACHINE, idle_minutes=1 / 3), [IDLE]))
 
 
 def test_a_model_that_is_idle() -> None:
@@ -57,6 +59,19 @@ def test_a_model_that_is_idle() -> None:
     assert "model:Q8_0 GGUF, Q8_0, 1,024 tokens of context, CPU" in said
     assert "Idle for 3 min 2.0 GB 3.0 GB predicted – 0 of up to 8 1,200 tokens held 25% of prompt tokens reused" in said
     assert said.count("Unload") == 1
+
+
+def test_the_device_counts_each_model_for_the_larger_of_its_two_figures() -> None:
+    assert "models 3.5 GB" in words(system_html(MACHINE, [replace(IDLE, measured=7 * GB // 2)]))
+    gpu = replace(MACHINE, devices=(replace(CPU, kind="cuda"),), spare={"cuda": 9 * GB})
+    there = replace(IDLE, device="cuda", measured=7 * GB // 2)  # of the processor's memory
+    assert "models 3.0 GB" in words(system_html(gpu, [there]))
+
+
+def test_a_load_is_planned_with_the_margin_that_a_refusal_counts() -> None:
+    plan = MemoryPlan(model="m", request=Request(), terms=(Term("weights", 315_600_000, "exact", "the file"),))
+    assert plan.margin == LEAST_ERROR
+    assert f"(2%, at least {size(plan.margin)})" in words(system_html(MACHINE, [IDLE]))
 
 
 def test_a_model_that_answers() -> None:
