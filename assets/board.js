@@ -203,7 +203,9 @@ function show() {
   showStrip(state.columns);
   const root = document.documentElement.dataset;
   root.mmRunning = state.running ? "1" : "0";
-  document.getElementById("mm-add").disabled = state.full;
+  const add = document.getElementById("mm-add");
+  add.disabled = state.full;
+  add.title = state.full ? `${state.columns.length} columns are the most` : "Add column";
   root.mmEmpty = state.empty ? "1" : "0";
   root.mmRevision = state.revision;
   window.mmShowing(state.chat);

@@ -271,6 +271,8 @@ def test_columns_come_and_go_while_others_stream(chat: Chat) -> None:
         chat.expect(chat.columns).to_have_count(count)
         chat.growing(1)
     chat.expect(add).to_be_disabled()
+    chat.expect(add).to_have_attribute("title", "4 columns are the most")
+    assert add.evaluate("button => getComputedStyle(button).pointerEvents") != "none", "nobody would see the title"
     slow = chat.keys()[1]
     chat.act(1, "left")
     chat.until("key => document.querySelector('.mm-column').dataset.key === key", slow)
