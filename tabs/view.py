@@ -230,7 +230,20 @@ def _ending(answer: Snapshot) -> str:
     more = ""
     if answer.text and answer.finish_reason in CONTINUED:
         more = ' <button type="button" class="mm-resume" data-act="resume">Continue</button>'
-    return f'<div class="mm-note">{ENDINGS[answer.finish_reason or ""]}{more}</div>'
+    words = _full(answer) or ENDINGS[answer.finish_reason or ""]
+    return f'<div class="mm-note">{words}{more}</div>'
+
+
+def _full(answer: Snapshot) -> str:
+    """What helps an answer that its context has cut, which more Max tokens would not; empty of others, and where the
+    context is not known."""
+    loaded, usage = answer.sent and answer.sent.loaded, answer.usage
+    if answer.finish_reason != "length" or not loaded or not usage or usage.total_tokens < loaded.context_length:
+        return ""
+    return (
+        f"The context is full: prompt and answer take all of its {loaded.context_length:,} tokens. "
+        "Begin a new chat, or raise Context length in the settings if the model goes further."
+    )
 
 
 def _versions(ids: tuple[int, ...], at: int, what: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,7 +23,9 @@ from multimodel.types import (
     RANGES,
     Loaded,
     LoadOptions,
+    Message,
     ModelId,
+    ModelSpec,
     PromptSize,
     SamplingParams,
     Sent,
@@ -50,7 +53,7 @@ from tabs.controls import (
 from tabs.format import FINISH, STAGES, figures, overflow, seconds, short_name, size, speed, stage_text
 from tabs.view import _loaded, board_view, column_head, error_html, turn_html
 
-from .support import GUIDE_GGUF, eventually, needs
+from .support import EOS, GUIDE_GGUF, eventually, needs
 
 GUIDE = ModelId("gguf", "guide")
 ANY, SLOW = ModelId("echo", "any"), ModelId("echo", "slow")
@@ -241,6 +244,22 @@ def test_an_answer_that_did_not_end_by_itself_is_marked(reason: Any) -> None:
 
     assert "mm-note" in turn_html(Turn("p", answered(finish_reason=reason)), ANY)
     assert "mm-note" not in turn_html(Turn("p", answered()), ANY)
+
+
+@pytest.mark.parametrize(
+    ("asked", "helps"), [(600, "Begin a new chat"), (8, "Raise Max tokens"), (None, "Begin a new chat")]
+)
+@needs("llama_cpp")
+def test_a_cut_answer_says_what_would_let_it_go_on(tiny_gguf_file: Path, asked: int | None, helps: str) -> None:
+    from multimodel.board import Turn
+
+    model = ModelSpec(ModelId("gguf", str(tiny_gguf_file)), LoadOptions(context_length=64))
+    params = SamplingParams(max_tokens=asked, temperature=0.0, logit_bias=((EOS, -100.0),))
+    with Engine() as engine:
+        *_, last = engine.ask(model, [Message("user", "hello")], params)
+    assert last.finish_reason == "length"
+    html = turn_html(Turn("p", last), ANY)
+    assert helps in html and html.count("mm-note") == 1
 
 
 def test_the_raw_text_is_there_to_be_copied() -> None:
