@@ -21,7 +21,7 @@ FINISH = {
 }
 
 STAGES = {
-    "queued": "Waiting in line",
+    "queued": "In line",
     "downloading": "Downloading",
     "starting": "Starting the model's process",
     "loading": "Loading the model",
@@ -143,9 +143,16 @@ def figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     if snapshot.finish_reason and snapshot.finish_reason != "error":
         rows.append((FINISH[snapshot.finish_reason], f"Finish reason: {snapshot.finish_reason}"))
     if timing.loading >= 0.05 and (snapshot.done or timing.first_token is not None):
-        why = "Queue, download, start, loading and retries: until the model was asked; not counted in the other figures"
-        rows.append((f"ready after {seconds(timing.loading)}", why))
+        name, why = _loading(snapshot)
+        rows.append((f"{name.lower()} {seconds(timing.loading)}", f"{why}; not counted in the other figures"))
     return rows
+
+
+def _loading(snapshot: Snapshot) -> tuple[str, str]:
+    """What the time before a model was asked is called, and what it is: some answers end before they have begun."""
+    never = snapshot.timing.last_token is None and snapshot.finish_reason in ("error", "stopped", "interrupted")
+    until = "the answer ended, which had not begun" if never else "the model was asked"
+    return "Waited" if never else "Ready after", f"Queue, download, start, loading and retries: until {until}"
 
 
 def cost_figure(cost: Cost) -> tuple[str, str]:
@@ -184,12 +191,13 @@ def sentence(text: str) -> str:
 def all_figures(snapshot: Snapshot) -> list[tuple[str, str, str]]:
     """(name, figure, what it is) of everything known of one answer; what is not known is left out."""
     usage, timing = snapshot.usage, snapshot.timing
+    waited, why = _loading(snapshot)
     rows = [
         ("Time to first token", _known(timing.ttft, seconds), "From asking the model to its first visible text"),
         ("Time per output token", _per_token(snapshot), "Decoding: the time after the first token, over the rest"),
         ("Decoding speed", speed(snapshot), "Tokens after the first over the time after the first"),
         ("Time in all", _known(timing.total, seconds), "From asking the model to its last token"),
-        ("Ready after", _known(timing.loading or None, seconds), "Queue, download, start, loading and retries"),
+        (waited, _known(timing.loading or None, seconds), why),
     ]
     if usage:
         about = "about " if usage.estimated else ""

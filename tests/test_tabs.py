@@ -95,6 +95,9 @@ def answered(text: str = "hello", **more: Any) -> Snapshot:
         (answered(timing=Timing(0.0, 2.5, 3.5, loading=4.0)),
          ["TTFT 2.5 s", "100 tok/s", "101 tokens", "finished", "ready after 4.0 s"]),
         (Snapshot(ANY, "", Timing(0.0, loading=4.0)), []),
+        (Snapshot(ANY, "", Timing(0.0, loading=4.0), finish_reason="error"), ["waited 4.0 s"]),
+        (Snapshot(ANY, "", Timing(0.0, loading=4.0), finish_reason="stopped"), ["stopped", "waited 4.0 s"]),
+        (Snapshot(ANY, "", Timing(0.0, loading=4.0), finish_reason="stop"), ["finished", "ready after 4.0 s"]),
     ],
 )  # fmt: skip
 def test_the_figures_of_an_answer(snapshot: Snapshot, shown: list[str]) -> None:
@@ -124,7 +127,7 @@ def test_every_finish_reason_and_stage_has_its_words() -> None:
         (Stage("downloading", "1.2 of 2.4 GB", 0.5, 75.0), "Downloading 50%: 1.2 of 2.4 GB, 1 min 15 s left"),
         (Stage("loading", fraction=0.0), "Loading the model 0%"),
         (Stage("retrying", "No answer.", seconds=0.0), "No answer. Trying again in 1 s"),
-        (Stage("queued", "behind 2 others"), "Waiting in line: behind 2 others"),
+        (Stage("queued", "behind 2 others"), "In line: behind 2 others"),
     ],
 )
 def test_a_stage_in_words(stage: Stage, text: str) -> None:
