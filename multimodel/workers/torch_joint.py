@@ -46,7 +46,7 @@ class JointStep:
         out = self._model(
             input_ids=torch.tensor([[token for some in tokens for token in some]], device=device),
             position_ids=torch.tensor([at], device=device),
-            logits_to_keep=torch.tensor([end - 1 for end in joint.ends], device=device),
+            logits_to_keep=torch.tensor([end - 1 for _, end in joint.spans], device=device),
             use_cache=True,
             joint=joint,
             **{self._cache_argument: joint},
@@ -67,8 +67,9 @@ class _Joint(Cache):
         super().__init__(layers=[])
         self._caches = caches
         self._held, self._counts = held, counts
+        self._reads = max(counts) > 1
         self.eager = eager
-        self.ends = list(accumulate(counts))
+        self.spans = list(pairwise([0, *accumulate(counts)]))  # where in the row the tokens of each answer are
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
         self.seen: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each: keys and values now in its cache, a mask
 
@@ -80,16 +81,12 @@ class _Joint(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Give each answer's layer its new tokens, shape (1, KV heads, tokens, head size); they are returned as is."""
         self.seen = []
-        for number, (start, end) in enumerate(self.spans()):
+        for number, (start, end) in enumerate(self.spans):
             layer = self._caches[number].layers[layer_idx]
-            known = layer.update(key_states[:, :, start:end], value_states[:, :, start:end])
-            window = getattr(layer, "sliding_window", None)
-            self.seen.append((*known, self._mask(number, known[0], window)))
+            keys, values = layer.update(key_states[:, :, start:end], value_states[:, :, start:end])
+            mask = self._mask(number, keys, getattr(layer, "sliding_window", None)) if self._reads else None
+            self.seen.append((keys, values, mask))
         return key_states, value_states
-
-    def spans(self) -> list[tuple[int, int]]:
-        """Where in the row the tokens of each answer are."""
-        return list(pairwise([0, *self.ends]))
 
     def _mask(self, number: int, keys: Tensor, window: int | None) -> Tensor | None:
         """Which of the newest keys each new token may look at, shape (1, 1, tokens, keys); None: all before it."""
@@ -114,9 +111,9 @@ def _attend(
     one = sys.modules[type(module).__module__].eager_attention_forward if joint.eager else sdpa_attention_forward
     rows = [
         one(module, query[:, :, start:end], keys, values, its, **how)[0]
-        for (start, end), (keys, values, its) in zip(joint.spans(), joint.seen, strict=True)
+        for (start, end), (keys, values, its) in zip(joint.spans, joint.seen, strict=True)
     ]
-    return torch.cat(rows, dim=1), None
+    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1), None
 
 
 def serves(model: Any) -> bool:
