@@ -18,7 +18,7 @@ from . import registry
 from .backends.service import Service
 from .download import snapshot
 from .errors import AuthenticationFailure, ConnectionFailure, MissingKey, MultimodelError, TimedOut, Unexpected
-from .folder import complete
+from .folder import complete, repository_of
 from .locate import GUIDE
 from .quants import BESIDES, SHARD, quant_of
 from .settings import Endpoint, Settings
@@ -137,7 +137,7 @@ def _on_disk(backend: str, settings: Settings) -> list[str]:
 
 def _in_cache(backend: str, folder: Path, settings: Settings) -> Iterator[str]:
     """The models of one repository in the cache, as the names that find them again."""
-    repository = folder.name.removeprefix("models--").replace("--", "/", 1)
+    repository = repository_of(folder.name)
     found = snapshot(repository, "main", settings)
     if not found:
         return

@@ -54,9 +54,17 @@ def mend(path: Path) -> str:
     """
     for part in path.parts:
         if part.startswith(CACHED):
-            name = part.removeprefix(CACHED).replace("--", "/", 1)
-            return f"Delete {name} in the Explorer, then ask again: it is downloaded anew."
+            return f"Delete {repository_of(part)} in the Explorer, then ask again: it is downloaded anew."
     return "Get it again from where it came, or choose another model."
+
+
+def repository_of(name: str) -> str:
+    """The repository of a folder in the cache of downloads.
+
+    >>> repository_of("models--owner--my--repo")
+    'owner/my--repo'
+    """
+    return name.removeprefix(CACHED).replace("--", "/", 1)
 
 
 def needed(names: Iterable[str]) -> list[str]:

@@ -22,8 +22,8 @@ from .board import Column
 from .conversation import LOADING, MAX_COLUMNS, Options
 from .errors import MultimodelError
 from .habits import Pane, Preset
-from .modifiers import loading, written
-from .types import RANGES, ModelId, ModelSpec, whole
+from .modifiers import loaded_with, written
+from .types import RANGES, ModelId, whole
 
 LONGEST = 20_000  # characters of a question or system prompt in a link
 MOST = 200  # parts of a link
@@ -34,7 +34,6 @@ WAYS = (*(name for name in LOADING if name not in (*ROPE, "chat_template")), "ro
 EACH = (*RANGES, *WAYS)
 """The options that may be another in each column."""
 WHOLE = frozenset({"max_tokens", "top_k", "seed", "top_logprobs"})
-NOBODY = ModelId("", "")  # whose way to be loaded is changed, without the model
 TEXTS = frozenset({"json_schema", "tools", "tool_choice"})
 WORDS = {
     "stop": "stop sequences",
@@ -145,8 +144,8 @@ def _with(options: Options, name: str, text: str) -> Options:
         value: Any = None if not text else int(text) if name in WHOLE else float(text)
         return replace(options, params=replace(options.params, **{name: value}))
     fields = dict(zip(ROPE, text.split(":"), strict=False)) if name == "rope" else {name: text}
-    changed = loading({field: written(field, part) for field, part in fields.items()})
-    return replace(options, load=changed(ModelSpec(NOBODY, options.load)).load)
+    values = {field: written(field, part) for field, part in fields.items()}
+    return replace(options, load=loaded_with(values, options.load))
 
 
 def write(columns: Sequence[Column], shared: Options, prompt: str = "") -> tuple[str, tuple[str, ...]]:

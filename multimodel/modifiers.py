@@ -159,6 +159,11 @@ def loading(values: Mapping[str, Any]) -> LoadModifier:
     return compose(*made, *(BY_NAME[name](value) for name, value in alone.items()))
 
 
+def loaded_with(values: Mapping[str, Any], load: LoadOptions = LoadOptions()) -> LoadOptions:
+    """The same for the options alone, whatever model they are for. Raises InvalidParameter."""
+    return loading(values)(ModelSpec(ModelId("", ""), load)).load
+
+
 BY_NAME: dict[str, Callable[[Any], LoadModifier]] = {
     "device": on_device,
     "dtype": with_dtype,

@@ -21,7 +21,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from .errors import BadRequest
-from .folder import WEIGHTS, complete
+from .folder import WEIGHTS, complete, repository_of
 from .quants import gather, missing, quant_of
 from .settings import Settings
 
@@ -145,7 +145,7 @@ def _loose(path: Path) -> Stored:
 
 def _leftover(path: Path) -> Stored:
     folder = path.parents[1].name
-    name = folder.removeprefix("models--").replace("--", "/", 1)
+    name = repository_of(folder)
     about = path.stat()
     written = datetime.fromtimestamp(about.st_mtime, UTC)
     return Stored(f"{folder}/{path.name}", name, "part of a download", "", about.st_size, (), written, (path,))

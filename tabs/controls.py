@@ -11,8 +11,8 @@ from gradio.components import Component
 
 from multimodel.board import Options
 from multimodel.hardware import llama_on_gpu
-from multimodel.modifiers import loading
-from multimodel.types import RANGES, DType, LoadOptions, ModelId, ModelSpec, SamplingParams, whole
+from multimodel.modifiers import loaded_with
+from multimodel.types import RANGES, DType, LoadOptions, SamplingParams, whole
 
 STEPS = {
     "temperature": 0.05,
@@ -209,7 +209,7 @@ def _load(values: dict[str, Any]) -> LoadOptions:
     }
     if (scaling := values.get("rope_scaling") or "none") != "none":
         changes |= {"rope_scaling": scaling, "rope_factor": values.get("rope_factor") or STRETCH}
-    return loading(changes)(ModelSpec(ModelId("", ""))).load
+    return loaded_with(changes)
 
 
 def values_of(options: Options) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from multimodel.hardware import Device, Kind
 from multimodel.memory.plan import ACCURACY, LEAST_ERROR
 from multimodel.pool import Resident
 
-from .format import backend_name, seconds, short_name, size, variations
+from .format import backend_name, counted, seconds, short_name, size, variations
 from .scripted import QUICK, scripted
 
 EVERY = 2.0  # seconds between two looks
@@ -88,7 +88,7 @@ def _cores(machine: Machine) -> str:
     """
     kept = machine.cores - machine.shared
     page = f"; the page keeps {kept}" if kept > 0 else ""
-    return f"{_count(machine.cores, 'processor core')}. The models that answer share {machine.shared}{page}."
+    return f"{counted(machine.cores, 'processor core')}. The models that answer share {machine.shared}{page}."
 
 
 def _entering() -> str:
@@ -105,7 +105,7 @@ def _leaving(machine: Machine) -> str:
     if not machine.idle_minutes:
         return "Models stay until another needs their room."
     minutes = machine.idle_minutes
-    after = _count(round(minutes), "minute") if minutes >= 1 else _count(round(60 * minutes), "second")
+    after = counted(round(minutes), "minute") if minutes >= 1 else counted(round(60 * minutes), "second")
     return f"A model leaves when nobody has asked it for {after}, or earlier when another needs its room."
 
 
@@ -184,15 +184,7 @@ def _cache(resident: Resident) -> str:
     if not status:
         return "–"
     share = f"{status.reused_tokens / status.prompt_tokens:.0%} of prompt tokens reused" if status.prompt_tokens else ""
-    return f'{_count(status.cached_tokens, "token")} held <span class="mm-sys-soft">{share}</span>'
-
-
-def _count(number: int, thing: str) -> str:
-    """
-    >>> _count(1, "core"), _count(1200, "token")
-    ('1 core', '1,200 tokens')
-    """
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f'{counted(status.cached_tokens, "token")} held <span class="mm-sys-soft">{share}</span>'
 
 
 class SystemTab:

@@ -27,7 +27,7 @@ from . import replay
 from .export import HEAD, cells, to_json, why, write
 from .page import where_of
 from .plan import Batch, Setting, prompts_of, setting_of
-from .report import Report, report
+from .report import Report, counted, report
 from .run import BatchUpdate, run
 
 WIDE = 120  # characters of a line that hold all figures
@@ -120,7 +120,7 @@ def _watched(batch: Batch, folder: Path, engine: Engine, console: Console, *, re
             left = (
                 "" if update.seconds_left is None else f"{'perhaps ' * update.guessed}{update.seconds_left:.0f} s left"
             )
-            errors = f", {update.errors:,} error{'s' * (update.errors != 1)}" if update.errors else ""
+            errors = f", {counted(update.errors, 'error')}" if update.errors else ""
             progress.update(bar, completed=update.done, description=model, left=left + errors)
     return update
 
@@ -141,8 +141,7 @@ def _complain(found: Report) -> None:
     """What went wrong, each once with what to do, where errors belong."""
     console, told = Console(stderr=True), Counter(filter(None, map(why, found.answered)))
     for said, count in told.most_common(SHOWN):
-        answers = f"{count:,} answer{'s' * (count != 1)} failed:"
-        console.print(f"[red]{answers}[/red] {escape(said)}", highlight=False, soft_wrap=True)
+        console.print(f"[red]{counted(count, 'answer')} failed:[/red] {escape(said)}", highlight=False, soft_wrap=True)
 
 
 def _verdicts(found: Report) -> Table:

@@ -16,7 +16,7 @@ from ..finetune.checkpoints import write_last
 from ..finetune.data import text_column
 from ..finetune.reading import read
 from ..finetune.tables import Limits
-from ..modifiers import loading, written
+from ..modifiers import loaded_with, written
 from ..store.forms import Form, complaint
 from ..types import LoadOptions, ModelId, ModelSpec, SamplingParams, whole
 
@@ -30,7 +30,6 @@ LONGEST_NAME = 60
 INTEGERS = frozenset({"max_tokens", "top_k", "seed"})
 OWN = ("adapter", "adapter_scale")
 """What of loading names files of this machine: a person says it at the terminal, a file of anybody may not."""
-NOBODY = ModelId("", "")  # whose way to be loaded is changed, without the model
 SAMPLING = frozenset(field.name for field in fields(SamplingParams))
 RULE = re.compile(r"^\s*-{3,}\s*$", re.MULTILINE)
 """A line between two prompts of more than one line."""
@@ -239,7 +238,7 @@ def setting_of(text: str, system: str = "") -> Setting:
             raise InvalidParameter(f"There is no option {key!r}.", hint=hint)
     if not (name.strip() and colon):
         raise InvalidParameter(f"{text!r} is not a setting.", hint="Write NAME:key=value, as in warm:temperature=0.7.")
-    return Setting(name.strip(), SamplingParams(**params), system, loading(load)(ModelSpec(NOBODY)).load)
+    return Setting(name.strip(), SamplingParams(**params), system, loaded_with(load))
 
 
 def _text_of(value: str) -> str:

@@ -87,8 +87,8 @@ class Report:
     def tally(self) -> str:
         """How many answers there are of those that were asked for, and how many errors instead."""
         good, errors = (sum(getattr(lane, name) for lane in self.lanes) for name in ("good", "errors"))
-        failed = f", {errors:,} error{'s' * (errors != 1)}" if errors else ""
-        return f"{good:,} of {len(self.batch):,} answer{'s' * (len(self.batch) != 1)}{failed}"
+        failed = f", {counted(errors, 'error')}" if errors else ""
+        return f"{good:,} of {counted(len(self.batch), 'answer')}{failed}"
 
     def lane_of(self, one: Answered) -> int:
         """The place of an answer's lane."""
@@ -104,7 +104,15 @@ class Report:
         """What was asked, in a line."""
         batch = self.batch
         counts = [(len(batch.prompts), "prompt"), (len(batch.models), "model"), (len(batch.settings), "setting")]
-        return ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for count, name in counts)
+        return ", ".join(counted(*count) for count in counts)
+
+
+def counted(number: int, thing: str) -> str:
+    """
+    >>> counted(1, "error"), counted(1200, "answer")
+    ('1 error', '1,200 answers')
+    """
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _reason(verdict: Verdict) -> tuple[object, ...]:

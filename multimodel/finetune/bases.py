@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..download import snapshot
 from ..errors import LoadError, ModelNotFound
-from ..folder import CONFIG, complete, read_json
+from ..folder import CONFIG, complete, read_json, repository_of
 from ..locate import locate
 from ..settings import Settings
 from ..types import ModelId, ModelSpec
@@ -57,7 +57,7 @@ def maskers(settings: Settings) -> list[str]:
     own = built_in(settings)
     found = [BUILT_IN] if own and _masked(own) else []
     for folder in sorted(settings.models.cache_dir.glob("models--*--*")):
-        name = folder.name.removeprefix("models--").replace("--", "/", 1)
+        name = repository_of(folder.name)
         kept = snapshot(name, "main", settings)
         if kept and _masked(kept) and complete(kept):
             found.append(name)

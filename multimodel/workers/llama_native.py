@@ -54,10 +54,10 @@ def last_words() -> str:
     return _said[0] if _said else ""
 
 
-def in_words(said: str) -> str:
+def explained(said: str) -> str:
     """What an error of llama.cpp means, where it is known, before its own words.
 
-    >>> in_words("llama_model_load: error loading model: check_tensor_dims: tensor 'output.weight' not found")
+    >>> explained("llama_model_load: error loading model: check_tensor_dims: tensor 'output.weight' not found")
     "a part of it is missing or does not fit. llama.cpp says: check_tensor_dims: tensor 'output.weight' not found"
     """
     own = said.removeprefix("llama_model_load: error loading model: ")
@@ -101,7 +101,7 @@ class Model:
         if not handle and says_out_of_memory(last_words()):
             raise NotEnoughMemory(f"There is no room for {path.name}: {last_words()}", hint=MEMORY_HINT)
         if not handle:
-            raise BrokenFile(f"{path.name} cannot be loaded: {in_words(last_words())}", hint=mend(path))
+            raise BrokenFile(f"{path.name} cannot be loaded: {explained(last_words())}", hint=mend(path))
         self.handle = handle
         self.vocab = native.llama_model_get_vocab(handle)
         self._pieces: dict[int, bytes] = {}
